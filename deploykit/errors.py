@@ -1,0 +1,141 @@
+"""Every error that deploykit raises on purpose, and the exit code each one means.
+
+    DeploykitError
+    ├── UserError                  exit 2   something given to deploykit cannot be used
+    │   ├── SourceError                     a model file, checkpoint or architecture
+    │   ├── DataError                       images, tensors, datasets, calibration sets
+    │   ├── ContractError                   a preprocessing contract or an option that contradicts
+    │   ├── BundleError                     a bundle or an output folder
+    │   └── MissingDependencyError          an optional package is not installed
+    ├── ParityError                exit 1   an artefact does not do what its source does
+    ├── UnsupportedModelError      exit 3   a sound model that deploykit cannot carry
+    │   └── UnsupportedOpsError             ... because of ops, all listed at once
+    └── RunnerError                exit 1   a runtime crashed, hung or refused a model
+
+Anything else that escapes is a bug of ours and shows its traceback. A user error says what was
+found, what was expected and what to do; `DeploykitError.__init__` takes the three apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+EXIT_OK = 0
+EXIT_PARITY = 1
+EXIT_USER = 2
+EXIT_UNSUPPORTED = 3
+EXIT_INTERRUPTED = 130
+
+
+class DeploykitError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        found: What was found; the headline.
+        expected: What was expected instead, if that is not plain from the headline.
+        advice: What the user can do about it.
+    """
+
+    exit_code = EXIT_USER
+
+    def __init__(self, found: str, *, expected: str = "", advice: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.advice = advice
+        lines = [found]
+        if expected:
+            lines.append(f"  expected: {expected}")
+        if advice:
+            lines.append(f"  what to do: {advice}")
+        super().__init__("\n".join(lines))
+
+
+class UserError(DeploykitError):
+    """Something given to deploykit cannot be used."""
+
+
+class SourceError(UserError):
+    """A model file, checkpoint or architecture cannot be read or does not fit."""
+
+
+class DataError(UserError):
+    """Images, tensors, a dataset or a calibration set cannot be used."""
+
+
+class ContractError(UserError):
+    """A preprocessing contract or a combination of options contradicts itself."""
+
+
+class BundleError(UserError):
+    """A bundle is damaged, or an output folder cannot be written."""
+
+
+class MissingDependencyError(UserError):
+    """An optional package that the request needs is not installed.
+
+    Args:
+        package: The package that could not be imported.
+        needed_for: What the user asked for that needs it.
+        extra: The extra of deploykit that installs it.
+    """
+
+    def __init__(self, package: str, *, needed_for: str, extra: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package '{package}', which is not installed",
+            advice=f"pip install 'deploykit[{extra}]'",
+        )
+
+
+class ParityError(DeploykitError):
+    """An artefact does not do what its source does."""
+
+    exit_code = EXIT_PARITY
+
+
+class RunnerError(DeploykitError):
+    """A runtime crashed, ran out of time, or refused a model."""
+
+    exit_code = EXIT_PARITY
+
+
+class UnsupportedModelError(DeploykitError):
+    """A sound model that deploykit cannot carry to the target."""
+
+    exit_code = EXIT_UNSUPPORTED
+
+
+@dataclass(frozen=True)
+class UnsupportedOp:
+    """One node that a target has no lowering for.
+
+    Attributes:
+        op_type: ONNX op type, with its domain if that is not the default one.
+        node: Name of the node.
+        module_path: Where the source defines it, e.g. ``blocks.3.se.gate``; may be empty.
+        reason: Why it is not supported.
+        advice: What the user can change.
+    """
+
+    op_type: str
+    node: str
+    module_path: str
+    reason: str
+    advice: str = ""
+
+
+class UnsupportedOpsError(UnsupportedModelError):
+    """All nodes that a target cannot lower, reported at once."""
+
+    def __init__(self, target: str, ops: Sequence[UnsupportedOp]) -> None:
+        self.ops = tuple(ops)
+        rows = []
+        for op in self.ops:
+            where = f" in module '{op.module_path}'" if op.module_path else ""
+            rows.append(f"  {op.op_type} (node '{op.node}'{where}): {op.reason}")
+            if op.advice:
+                rows.append(f"      what to do: {op.advice}")
+        plural = "s" if len(self.ops) != 1 else ""
+        super().__init__(
+            f"{len(self.ops)} node{plural} cannot be lowered to {target}:\n" + "\n".join(rows)
+        )

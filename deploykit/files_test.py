@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from deploykit.errors import BundleError
+from deploykit.files import as_user_error, folder_written_atomically, write_atomically
+
+
+def test_write_replaces_and_leaves_no_sibling(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "a.bin"
+    write_atomically(target, b"old")
+    write_atomically(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert [p.name for p in target.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_failed_write_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    target = tmp_path / "a.bin"
+    target.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises((BundleError, KeyboardInterrupt)):
+        write_atomically(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_failed_folder_keeps_the_old_one(tmp_path: Path, error: BaseException) -> None:
+    folder = tmp_path / "bundle"
+    with folder_written_atomically(folder) as new:
+        (new / "x").write_text("old")
+    with pytest.raises((BundleError, KeyboardInterrupt)), folder_written_atomically(folder) as new:
+        (new / "x").write_text("half")
+        raise error
+    assert (folder / "x").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_folder_replaces_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    for name in ("first", "second"):
+        with folder_written_atomically(folder) as new:
+            (new / name).write_text(name)
+    assert [p.name for p in folder.iterdir()] == ["second"]
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_failed_swap_brings_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bundle"
+    with folder_written_atomically(folder) as new:
+        (new / "x").write_text("old")
+    rename = Path.rename
+
+    def fail_for_new(self: Path, target: Path) -> Path:
+        if self.name.startswith(".bundle.") and Path(target) == folder:
+            raise OSError(errno.ENOSPC, "full")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_new)
+    with pytest.raises(BundleError, match="disk is full"), folder_written_atomically(folder) as new:
+        (new / "x").write_text("new")
+    assert (folder / "x").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EACCES, "cannot write")]
+)
+def test_refusals_of_the_system_are_user_errors(number: int, words: str) -> None:
+    with pytest.raises(BundleError, match=words), as_user_error(Path("x")):
+        raise OSError(number, "no")
+
+
+def test_other_system_errors_are_not_hidden() -> None:
+    with pytest.raises(OSError, match="io"), as_user_error(Path("x")):
+        raise OSError(errno.EIO, "io")
