@@ -1,0 +1,166 @@
+"""The preprocessing contract: how a picture becomes the tensor that the network was trained on.
+
+It is one frozen object, carried from the checkpoint to the manifest of the bundle, so that an app
+can do exactly what the training did. `Preprocess.apply` is the reference implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deploykit.errors import ContractError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+_COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From an 8-bit picture to a float32 tensor, in this order: colour, resize, crop, normalize.
+
+    ``tensor[c] = (picture[c] / 255 - mean[c]) / std[c]``
+
+    Attributes:
+        size: Height and width that the network reads, after the crop.
+        color: Channel order of the tensor: ``RGB``, ``BGR`` or ``GRAY``. A grey picture is
+            repeated over three channels where the network wants three.
+        resize: Before the centre crop: an int scales the shorter side to it and keeps the aspect
+            ratio; a pair is the exact height and width; None resizes straight to ``size``.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic`` (Pillow's, antialiased).
+        mean: Per channel, in units of a picture scaled to 0..1.
+        std: Per channel, same units.
+    """
+
+    size: tuple[int, int]
+    color: str = "RGB"
+    resize: int | tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if self.color not in _COLORS:
+            raise ContractError(
+                f"preprocess.color is {self.color!r}", expected=f"one of {', '.join(_COLORS)}"
+            )
+        if self.interpolation not in _INTERPOLATIONS:
+            raise ContractError(
+                f"preprocess.interpolation is {self.interpolation!r}",
+                expected=f"one of {', '.join(_INTERPOLATIONS)}",
+            )
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ContractError(f"preprocess.size is {self.size}", expected="(height, width)")
+        channels = _COLORS[self.color]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ContractError(
+                f"preprocess has {len(self.mean)} means and {len(self.std)} stds",
+                expected=f"{channels} of each for {self.color}",
+            )
+        if min(self.std) <= 0 or not np.isfinite([*self.mean, *self.std]).all():
+            raise ContractError(f"preprocess.std is {self.std}", expected="finite and above zero")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the tensor: 3, or 1 for GRAY."""
+        return _COLORS[self.color]
+
+    @property
+    def tensor_range(self) -> tuple[float, float]:
+        """The smallest and largest value that any 8-bit picture can give."""
+        low = min((0.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
+        high = max((1.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
+        return low, high
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a checkpoint or a manifest; `from_dict` reads it back."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Preprocess:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ContractError: unknown or missing fields, or values that contradict.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown or "size" not in data:
+            raise ContractError(
+                f"a preprocess contract with fields {sorted(data)}",
+                expected=f"'size' and any of {sorted(known - {'size'})}",
+            )
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
+        return cls(**values)
+
+    def apply(self, picture: ByteArray | Image) -> FloatArray:
+        """One picture to one tensor.
+
+        Args:
+            picture: A Pillow image, or uint8 of shape (H, W), (H, W, 1) or (H, W, 3) in RGB.
+
+        Returns:
+            float32 of shape (channels, height, width).
+
+        Raises:
+            DataError: an array that is no picture.
+        """
+        from PIL import Image as PillowImage
+
+        if isinstance(picture, np.ndarray):
+            pixels = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+            if pixels.dtype != np.uint8 or not (
+                pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+            ):
+                raise DataError(
+                    f"an array of dtype {picture.dtype} and shape {picture.shape} as a picture",
+                    expected="uint8 of shape (H, W), (H, W, 1) or (H, W, 3)",
+                )
+            image = PillowImage.fromarray(pixels)
+        else:
+            image = picture
+        image = image.convert("L" if self.color == "GRAY" else "RGB")
+        image = self._resized(image)
+        values: FloatArray = np.asarray(image, dtype=np.float32) / np.float32(255)
+        if self.color == "GRAY":
+            values = values[..., None]
+        if self.color == "BGR":
+            values = values[..., ::-1]
+        mean: FloatArray = np.array(self.mean, np.float32)
+        std: FloatArray = np.array(self.std, np.float32)
+        normalized: FloatArray = np.divide(np.subtract(values, mean), std)
+        return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
+
+    def _resized(self, image: Image) -> Image:
+        from PIL import Image as PillowImage
+
+        height, width = self.size
+        if self.resize is None:
+            target = (height, width)
+        elif isinstance(self.resize, int):
+            scale = self.resize / min(image.size)
+            target = (
+                max(height, round(image.size[1] * scale)),
+                max(width, round(image.size[0] * scale)),
+            )
+        else:
+            target = self.resize
+        if (image.size[1], image.size[0]) != target:
+            method = PillowImage.Resampling[self.interpolation.upper()]
+            image = image.resize((target[1], target[0]), method)
+        top, left = (target[0] - height) // 2, (target[1] - width) // 2
+        if (top, left) != (0, 0) or target != (height, width):
+            image = image.crop((left, top, left + width, top + height))
+        return image

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploykit.errors import ContractError, DataError
+from deploykit.preprocess import Preprocess
+
+PLAIN = Preprocess(size=(2, 2), mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
+
+
+def test_formula_by_channel() -> None:
+    picture = np.full((2, 2, 3), 255, np.uint8)
+    assert PLAIN.apply(picture)[:, 0, 0].tolist() == [2.0, 1.0, 0.5]
+
+
+def test_bgr_turns_the_channels_round() -> None:
+    picture = np.zeros((2, 2, 3), np.uint8)
+    picture[..., 0] = 255
+    flat = {"size": (2, 2), "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    assert Preprocess(color="RGB", **flat).apply(picture)[:, 0, 0].tolist() == [1, 0, 0]
+    assert Preprocess(color="BGR", **flat).apply(picture)[:, 0, 0].tolist() == [0, 0, 1]
+
+
+def test_grey_is_repeated_over_three_channels() -> None:
+    picture = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
+    tensor = Preprocess(size=(2, 2), mean=(0.0,) * 3, std=(1.0,) * 3).apply(picture)
+    assert np.array_equal(tensor[0], tensor[2])
+    assert np.array_equal(np.rint(tensor[0] * 255), [[0, 1], [2, 3]])
+
+
+def test_gray_contract_has_one_channel() -> None:
+    contract = Preprocess(size=(4, 4), color="GRAY", mean=(0.0,), std=(1.0,))
+    assert contract.apply(np.zeros((8, 8, 3), np.uint8)).shape == (1, 4, 4)
+
+
+def test_shorter_side_then_centre_crop() -> None:
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:, 15:25] = 255
+    contract = Preprocess(size=(8, 8), resize=10, mean=(0.0,) * 3, std=(1.0,) * 3)
+    tensor = contract.apply(picture)
+    assert tensor.shape == (3, 8, 8)
+    assert tensor[0, :, 3:5].min() == 1.0
+    assert tensor[0, :, 0].max() == 0.0
+
+
+def test_pillow_image_and_array_agree() -> None:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (30, 17, 3), dtype=np.uint8)
+    contract = Preprocess(size=(9, 9), interpolation="bicubic")
+    assert np.array_equal(contract.apply(picture), contract.apply(Image.fromarray(picture)))
+
+
+def test_contract_survives_its_plain_data() -> None:
+    contract = Preprocess(size=(7, 9), resize=(8, 10), color="BGR", interpolation="nearest")
+    assert Preprocess.from_dict(contract.to_dict()) == contract
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"color": "CMYK"}, "color"),
+        ({"interpolation": "lanczos5"}, "interpolation"),
+        ({"mean": (0.5,)}, "1 means"),
+        ({"std": (0.0, 1.0, 1.0)}, "std"),
+        ({"size": (0, 4)}, "size"),
+    ],
+)
+def test_contracts_that_contradict_are_refused(change: dict, words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        Preprocess(**{"size": (4, 4), **change})
+
+
+def test_unknown_fields_are_named() -> None:
+    with pytest.raises(ContractError, match="crop_pct"):
+        Preprocess.from_dict({"size": [4, 4], "crop_pct": 0.9})
+
+
+def test_float_array_is_no_picture() -> None:
+    with pytest.raises(DataError, match="float32"):
+        PLAIN.apply(np.zeros((2, 2, 3), np.float32))  # type: ignore[arg-type]
+
+
+def test_range_of_any_picture() -> None:
+    low, high = PLAIN.tensor_range
+    assert (low, high) == (-2.0, 2.0)

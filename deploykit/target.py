@@ -1,0 +1,143 @@
+"""What a target is, and how targets are found.
+
+A target = policy + lowering table + writer + runners. It is one object, named by an entry point in
+the group ``deploykit.targets``; the core finds it there and imports no target by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from deploykit.errors import UserError
+from deploykit.model import Model, Precision
+from deploykit.runners.base import RunnerDefinition
+from deploykit.tensors import QuantParams, TensorSpec
+
+if TYPE_CHECKING:
+    from deploykit_quantize.policy import Policy
+
+ENTRY_POINT_GROUP = "deploykit.targets"
+
+
+@dataclass(frozen=True)
+class ArtifactRequest:
+    """What to write.
+
+    Attributes:
+        precision: What the artefact computes in.
+        options: The target's own options by name, e.g. ``{"io": "float32", "input_layout":
+            "NHWC"}``; the target checks them.
+    """
+
+    precision: Precision
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A target's file in memory, with its contract.
+
+    Attributes:
+        target: The target's name.
+        precision: What it computes in.
+        suffix: Of the file, with the dot.
+        data: The file's bytes.
+        inputs: Its inputs, in its own layouts and dtypes, in order.
+        outputs: Its outputs, in order.
+        output_steps: Output name > the integer quantization behind it, for every output that is
+            computed in integers; also where the output itself is float (``io=float32``).
+        value_names: Value name of the stage > tensor name in the artefact, for layer-by-layer
+            comparison; only values that exist on both sides.
+        value_specs: Tensor name in the artefact > its layout and quantization.
+        summary: What a user should know of it, by name: ``ops``, ``partitions``, ...
+    """
+
+    target: str
+    precision: Precision
+    suffix: str
+    data: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    output_steps: Mapping[str, QuantParams] = field(default_factory=dict)
+    value_names: Mapping[str, str] = field(default_factory=dict)
+    value_specs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artefact, with the stage that it was made from.
+
+    Attributes:
+        file: Its file name in the bundle.
+        artifact: The file in memory.
+        stage_key: Name of the stage's outputs in the golden vectors: ``fused``, or
+            ``TARGET.PRECISION`` for a quantized stage.
+        stage: The stage.
+    """
+
+    file: str
+    artifact: Artifact
+    stage_key: str
+    stage: Model
+
+
+@runtime_checkable
+class Target(Protocol):
+    """The interface that the object behind an entry point has."""
+
+    @property
+    def name(self) -> str:
+        """What ``--to`` calls it."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """What it can write."""
+
+    @property
+    def runners(self) -> tuple[RunnerDefinition, ...]:
+        """The runtimes that run its artefacts; the first is the one users' phones have."""
+
+    def policy(self, precision: Precision) -> Policy | None:
+        """How a precision is quantized; None where the float stage is written as it is."""
+
+    def write(self, model: Model, request: ArtifactRequest) -> Artifact:
+        """Lower a fused or quantized stage to a file in memory.
+
+        Raises:
+            UnsupportedOpsError: with every op that has no lowering.
+            ContractError: an option that the target does not know.
+        """
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether a file holds this target's format, by its content."""
+
+    def inspect(self, path: Path) -> str:
+        """A file of this target in words: ops, types, scales, partitions, runtime version."""
+
+
+def available_targets() -> dict[str, str]:
+    """Target name > ``module:attribute``, for every installed target; imports none of them."""
+    found = {e.name: e.value for e in entry_points(group=ENTRY_POINT_GROUP)}
+    return dict(sorted(found.items()))
+
+
+def find_target(name: str) -> Target:
+    """The target of that name.
+
+    Raises:
+        UserError: no such target is installed.
+    """
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        target = entry.load()
+        if not isinstance(target, Target):
+            raise TypeError(f"{entry.value} is not a deploykit Target")
+        return target
+    raise UserError(
+        f"no target is called {name!r}",
+        expected=f"one of {', '.join(available_targets()) or '(none is installed)'}",
+    )

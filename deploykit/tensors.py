@@ -1,0 +1,181 @@
+"""What is said of a tensor: name, shape, dtype, layout, and how its integers stand for reals.
+
+`TensorSpec` is the contract of an input or output of a stage or an artefact. Parity is judged in
+float32 and in the source's layout (NCHW); `TensorSpec.encode` and `TensorSpec.decode` are the only
+place where that form and a runtime's own (NHWC, int8, ...) meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from deploykit.errors import ContractError
+
+Array = npt.NDArray[Any]
+FloatArray = npt.NDArray[np.float32]
+Layout = Literal["NCHW", "NHWC", "plain"]
+
+_INT_DTYPES = ("int8", "uint8", "int16", "int32")
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """Affine quantization: ``real = scale * (integer - zero_point)``.
+
+    Attributes:
+        scale: One positive float (per tensor), or one a channel.
+        zero_point: One integer for each scale.
+        dtype: ``int8``, ``uint8``, ``int16`` or ``int32``.
+        axis: The channel axis if there is one scale a channel, else None.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    dtype: str = "int8"
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _INT_DTYPES:
+            raise ContractError(
+                f"quantized dtype {self.dtype!r}", expected=f"one of {', '.join(_INT_DTYPES)}"
+            )
+        if not self.scale or len(self.scale) != len(self.zero_point):
+            raise ContractError(
+                f"{len(self.scale)} scales and {len(self.zero_point)} zero points",
+                expected="as many of one as of the other, and at least one",
+            )
+        if self.axis is None and len(self.scale) != 1:
+            raise ContractError(
+                f"{len(self.scale)} scales without an axis", expected="an axis, or one scale"
+            )
+        if not all(np.isfinite(s) and s > 0 for s in self.scale):
+            raise ContractError("a scale that is not positive and finite")
+        low, high = self.bounds
+        if not all(low <= z <= high for z in self.zero_point):
+            raise ContractError(f"a zero point outside of {self.dtype}")
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest integer of the dtype."""
+        info = np.iinfo(self.dtype)
+        return int(info.min), int(info.max)
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether there is one scale a channel."""
+        return self.axis is not None
+
+    def _broadcast(self, rank: int) -> tuple[Array, Array]:
+        scale = np.asarray(self.scale, dtype=np.float32)
+        zero = np.asarray(self.zero_point, dtype=np.float32)
+        if self.axis is None:
+            return scale[0], zero[0]
+        shape = [1] * rank
+        shape[self.axis] = len(self.scale)
+        return scale.reshape(shape), zero.reshape(shape)
+
+    def quantize(self, real: Array) -> Array:
+        """Nearest integers, ties to even, saturated to the dtype (ONNX QuantizeLinear)."""
+        scale, zero = self._broadcast(real.ndim)
+        low, high = self.bounds
+        steps = np.rint(np.asarray(real, dtype=np.float32) / scale)
+        if self.dtype == "int32":  # float32 does not hold every int32: add and clip in float64
+            steps = steps.astype(np.float64)
+        integers: Array = np.clip(steps + zero, low, high).astype(self.dtype)
+        return integers
+
+    def dequantize(self, integers: Array) -> FloatArray:
+        """The reals that the integers stand for, float32 (ONNX DequantizeLinear)."""
+        scale, zero = self._broadcast(integers.ndim)
+        centred = integers.astype(np.float64 if self.dtype == "int32" else np.float32) - zero
+        return np.asarray(centred * scale, dtype=np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest; `from_dict` reads it back."""
+        return {
+            "scale": list(self.scale),
+            "zero_point": list(self.zero_point),
+            "dtype": self.dtype,
+            "axis": self.axis,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> QuantParams:
+        """Read what `to_dict` wrote."""
+        return cls(
+            scale=tuple(float(s) for s in data["scale"]),
+            zero_point=tuple(int(z) for z in data["zero_point"]),
+            dtype=data["dtype"],
+            axis=data["axis"],
+        )
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a stage or an artefact.
+
+    Attributes:
+        name: Its name there.
+        shape: Its static shape, in its own layout.
+        dtype: numpy's name of its element type.
+        layout: ``NCHW`` or ``NHWC`` for pictures and feature maps, ``plain`` for all else.
+        quantization: How its integers stand for reals; None for floats.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: Layout = "plain"
+    quantization: QuantParams | None = None
+
+    def encode(self, value: FloatArray) -> Array:
+        """From float32 in NCHW (or plain) to what the runtime reads.
+
+        Raises:
+            ContractError: the value's shape is not this tensor's.
+        """
+        moved = np.moveaxis(value, 1, -1) if self.layout == "NHWC" and value.ndim == 4 else value
+        if moved.shape[1:] != self.shape[1:]:
+            raise ContractError(
+                f"input {self.name!r} was given shape {tuple(value.shape)}",
+                expected=f"{self.shape} in layout {self.layout}",
+            )
+        if self.quantization is not None:
+            moved = self.quantization.quantize(moved)
+        return np.ascontiguousarray(moved, dtype=self.dtype)
+
+    def decode(self, raw: Array) -> FloatArray:
+        """From what the runtime wrote to float32 in NCHW (or plain)."""
+        real = (
+            raw.astype(np.float32)
+            if self.quantization is None
+            else (self.quantization.dequantize(raw))
+        )
+        return np.moveaxis(real, -1, 1) if self.layout == "NHWC" and real.ndim == 4 else real
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a manifest; `from_dict` reads it back."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "layout": self.layout,
+            "quantization": self.quantization.to_dict() if self.quantization else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
+        """Read what `to_dict` wrote."""
+        params = data["quantization"]
+        return cls(
+            name=data["name"],
+            shape=tuple(int(d) for d in data["shape"]),
+            dtype=data["dtype"],
+            layout=data["layout"],
+            quantization=QuantParams.from_dict(params) if params else None,
+        )
