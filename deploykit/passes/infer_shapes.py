@@ -1,0 +1,127 @@
+"""A static shape and a dtype for every value.
+
+1. Most values have both already: the exporter wrote them, or onnxsim did.
+2. Where one lacks, ONNX's shape inference runs once, over the graph without its weights.
+3. A value that is dynamic even so cannot be converted: a phone's runtime plans its memory ahead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from deploykit.errors import UnsupportedModelError
+from deploykit.graph.reading import static_shape
+from deploykit.graph.skeleton import serialize_skeleton
+from deploykit.passes.base import Findings, Pass, PassResult
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class InferShapes(Pass):
+    """See the module's docstring."""
+
+    requires: ClassVar[frozenset[str]] = frozenset({"no_functions"})
+    ensures: ClassVar[frozenset[str]] = frozenset({"static_shapes"})
+
+    def apply(self, model: ir.Model) -> PassResult:
+        """Infer what is missing.
+
+        Raises:
+            UnsupportedModelError: a value whose shape is not static, with its name and the cause.
+        """
+        findings = Findings(self.name)
+        for value in model.graph.initializers.values():
+            _describe_constant(value)
+        if not _open_values(model.graph):
+            return findings.result()
+        inferred = _infer(model)
+        for node in model.graph:
+            for output in node.outputs:
+                known = inferred.get(output.name or "")
+                if known is not None and static_shape(output) is None:
+                    output.shape, output.type = known.shape, known.type
+                    findings.matched(node, "shape inferred")
+        left = _open_values(model.graph)
+        if left:
+            if all(static_shape(value) is not None for value in model.graph.inputs):
+                _refuse_contradictions(model)
+            raise _dynamic_error(model.graph, left)
+        return findings.result()
+
+
+def _describe_constant(value: ir.Value) -> None:
+    import onnx_ir as ir
+
+    tensor = value.const_value
+    if tensor is not None and (value.shape is None or value.dtype is None):
+        value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+
+
+def _open_values(graph: ir.Graph) -> list[ir.Value]:
+    import onnx_ir as ir
+
+    values = [*graph.inputs, *(o for node in graph for o in node.outputs)]
+    return [
+        v
+        for v in values
+        if (static_shape(v) is None or v.dtype is None)
+        # A sequence has no shape; canonicalize replaces the ops that make one. An output
+        # that is left out has no name.
+        and not isinstance(v.type, ir.SequenceType)
+        and v.name
+        and (v.uses() or v.is_graph_output() or v.is_graph_input())
+        and not _only_indexed(v)
+    ]
+
+
+def _only_indexed(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "SplitToSequence"
+
+
+def _infer(model: ir.Model) -> dict[str, ir.Value]:
+    import onnx
+    import onnx_ir as ir
+
+    skeleton, _ = serialize_skeleton(model)
+    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    graph = ir.from_proto(inferred).graph
+    return {o.name or "": o for node in graph for o in node.outputs}
+
+
+def _refuse_contradictions(model: ir.Model) -> None:
+    # Only strict inference says what it stumbled over.
+    import onnx
+
+    skeleton, _ = serialize_skeleton(model)
+    try:
+        onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise UnsupportedModelError(
+            f"the shapes of the model contradict: {str(error).strip().splitlines()[-1].strip()}",
+            advice="check the file with onnx.checker, or export it again",
+        ) from error
+
+
+def _dynamic_error(graph: ir.Graph, values: list[ir.Value]) -> UnsupportedModelError:
+    names = [f"'{v.name}' of shape {v.shape}" for v in values[:_LISTED]]
+    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
+    inputs = [v for v in graph.inputs if static_shape(v) is None]
+    if inputs:
+        advice = "give the input's shape, e.g. --input 1x3x224x224"
+    else:
+        producer = values[0].producer()
+        advice = (
+            f"the first is made by {producer.op_type if producer else 'an input'}: its size "
+            "depends on the data; take that part out of the exported model"
+        )
+    return UnsupportedModelError(
+        f"values whose shape is not static: {', '.join(names)}{more}",
+        expected="a number for every dimension",
+        advice=advice,
+    )
