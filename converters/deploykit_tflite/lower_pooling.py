@@ -1,0 +1,272 @@
+"""Pooling windows and reductions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploykit.tensors import Array, QuantParams
+from deploykit_tflite import layout
+from deploykit_tflite.lower_convolution import Padding, choose_padding, pad_picture
+from deploykit_tflite.lowering_context import TABLE, LoweringContext, constant_params
+from deploykit_tflite.node_fields import (
+    FormError,
+    constant_ints,
+    input_value,
+    int_field,
+    ints_field,
+)
+from deploykit_tflite.plan_fusions import clamp_bounds
+from deploykit_tflite.tflite_graph import ACTIVATION_NONE, PADDING_SAME
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp"})
+
+
+def _padding(node: ir.Node, context: LoweringContext) -> Padding:
+    kernel = ints_field(node, "kernel_shape")
+    if len(kernel) != 2:
+        raise FormError(f"{len(kernel)}-D pooling", "only 2-D pooling is supported")
+    if int_field(node, "ceil_mode", 0) or set(ints_field(node, "dilations", (1, 1))) != {1}:
+        raise FormError("pooling with ceil_mode or dilations", "it is not in canonical form")
+    strides = ints_field(node, "strides", (1, 1))
+    pads = ints_field(node, "pads", (0, 0, 0, 0))
+    size, output = context.shape(node)[2:], context.output_shape(node)[2:]
+    return choose_padding(size, output, kernel, strides, pads)
+
+
+def _emit_pool(
+    code: str,
+    node: ir.Node,
+    context: LoweringContext,
+    source: int,
+    target: int,
+    rule: int,
+    activation: int,
+) -> None:
+    kernel, strides = ints_field(node, "kernel_shape"), ints_field(node, "strides", (1, 1))
+    context.emit(
+        code,
+        (source,),
+        (target,),
+        "Pool2DOptions",
+        padding=rule,
+        strideH=strides[0],
+        strideW=strides[1],
+        filterHeight=kernel[0],
+        filterWidth=kernel[1],
+        fusedActivationFunction=activation,
+    )
+
+
+@TABLE.register("MaxPool")
+def lower_max_pool(node: ir.Node, context: LoweringContext) -> None:
+    """MAX_POOL_2D; a pad that is no SAME is filled with the lowest value.
+
+    Behind a ReLU zero is as low as anything gets, and PAD, which delegates take, fills with zero.
+    """
+    padding = _padding(node, context)
+    source = context.input(node)
+    params = context.graph.tensors[source].quantization
+    if any(padding.explicit):
+        zero_is_lowest = (
+            _never_negative(node) if params is None else params.zero_point[0] == params.bounds[0]
+        )
+        if zero_is_lowest:
+            source = pad_picture(context, source, padding.explicit)
+        else:
+            source = _pad_with_lowest(context, source, padding.explicit)
+    target = context.output(node, params=params)
+    activation = context.activation(node)
+    _emit_pool("MAX_POOL_2D", node, context, source, target, padding.rule, activation)
+
+
+def _never_negative(node: ir.Node) -> bool:
+    producer = input_value(node, 0).producer()
+    if producer is None or producer.domain:
+        return False
+    bounds = clamp_bounds(producer)
+    return producer.op_type in _NEVER_NEGATIVE or (bounds is not None and bounds[0] >= 0)
+
+
+def _pad_with_lowest(context: LoweringContext, source: int, pads: tuple[int, ...]) -> int:
+    top, left, bottom, right = pads
+    tensor = context.graph.tensors[source]
+    n, h, w, c = tensor.shape
+    params = tensor.quantization
+    lowest = (
+        np.asarray(np.finfo(np.float32).min, np.float32)
+        if params is None
+        else np.asarray(params.bounds[0], params.dtype)
+    )
+    target = context.like(source, "padded", (n, h + top + bottom, w + left + right, c))
+    rows = [(0, 0), (top, bottom), (left, right), (0, 0)]
+    operands = (
+        source,
+        context.graph.add_integers("paddings", rows),
+        context.graph.add_constant("lowest", lowest, params),
+    )
+    context.emit("PADV2", operands, (target,), "PadV2Options")
+    return target
+
+
+@TABLE.register("AveragePool")
+def lower_average_pool(node: ir.Node, context: LoweringContext) -> None:
+    """AVERAGE_POOL_2D, which leaves padding out of the mean.
+
+    Where ONNX counts it, zeros are padded first. Where it does not and the pads are no SAME, the
+    mean over the padded window is multiplied by window / (elements that are no padding).
+    """
+    padding = _padding(node, context)
+    source = context.input(node)
+    params = context.graph.tensors[source].quantization
+    counts_pads = int_field(node, "count_include_pad", 0) == 1
+    pads = ints_field(node, "pads", (0, 0, 0, 0))
+    explicit = padding.explicit
+    if counts_pads and padding.rule == PADDING_SAME:
+        explicit = (pads[0], pads[1], *_after(node, context))
+    rule = padding.rule if explicit == padding.explicit else 1 - PADDING_SAME
+    source = pad_picture(context, source, explicit)
+    if counts_pads or not any(explicit):
+        target = context.output(node, params=params)
+        _emit_mean(node, context, source, target, rule, context.activation(node))
+        return
+    target = context.output(node)
+    tensor = context.graph.tensors[target]
+    mean = context.new(f"{tensor.name}/padded_mean", tensor.shape, params)
+    _emit_mean(node, context, source, mean, rule, ACTIVATION_NONE)
+    share = _inverse_share(node, context)
+    chosen = constant_params(share) if context.integer else None
+    factor = context.graph.add_constant(
+        "window_share", share if chosen is None else chosen.quantize(share), chosen
+    )
+    context.emit(
+        "MUL",
+        (mean, factor),
+        (target,),
+        "MulOptions",
+        fusedActivationFunction=context.activation(node),
+    )
+
+
+def _emit_mean(
+    node: ir.Node, context: LoweringContext, source: int, target: int, rule: int, activation: int
+) -> None:
+    """AVERAGE_POOL_2D; in int8 without SAME padding a DEPTHWISE_CONV_2D by 1 / window.
+
+    Delegates have no int8 average pooling, and do have the convolution: all its weights are 127
+    with the scale 1 / (127 * window), so that the sum is the same, rounded once.
+    """
+    if not context.integer or rule == PADDING_SAME:
+        _emit_pool("AVERAGE_POOL_2D", node, context, source, target, rule, activation)
+        return
+    kernel, strides = ints_field(node, "kernel_shape"), ints_field(node, "strides", (1, 1))
+    channels = context.graph.tensors[source].shape[3]
+    held = context.graph.tensors[source].quantization
+    assert held is not None
+    step = 1 / (127 * kernel[0] * kernel[1])
+    weights = context.graph.add_constant(
+        "window",
+        np.full((1, *kernel, channels), 127, np.int8),
+        QuantParams((step,) * channels, (0,) * channels, "int8", 3),
+    )
+    bias_scale = float(np.float32(held.scale[0]) * np.float32(step))
+    bias = context.graph.add_constant(
+        "no_bias",
+        np.zeros(channels, np.int32),
+        QuantParams((bias_scale,) * channels, (0,) * channels, "int32", 0),
+    )
+    context.emit(
+        "DEPTHWISE_CONV_2D",
+        (source, weights, bias),
+        (target,),
+        "DepthwiseConv2DOptions",
+        padding=rule,
+        strideH=strides[0],
+        strideW=strides[1],
+        dilationHFactor=1,
+        dilationWFactor=1,
+        depthMultiplier=1,
+        fusedActivationFunction=activation,
+    )
+
+
+def _after(node: ir.Node, context: LoweringContext) -> tuple[int, int]:
+    kernel, strides = ints_field(node, "kernel_shape"), ints_field(node, "strides", (1, 1))
+    pads = ints_field(node, "pads", (0, 0, 0, 0))
+    size, output = context.shape(node)[2:], context.output_shape(node)[2:]
+    bottom, right = (
+        max((output[i] - 1) * strides[i] + kernel[i] - size[i] - pads[i], 0) for i in (0, 1)
+    )
+    return bottom, right
+
+
+def _inverse_share(node: ir.Node, context: LoweringContext) -> Array:
+    """Window elements over those that are no padding, for each output: shape (1, H, W, 1)."""
+    kernel, strides = ints_field(node, "kernel_shape"), ints_field(node, "strides", (1, 1))
+    pads = ints_field(node, "pads", (0, 0, 0, 0))
+    size, output = context.shape(node)[2:], context.output_shape(node)[2:]
+    counts = []
+    for i in (0, 1):
+        first = np.arange(output[i]) * strides[i] - pads[i]
+        counts.append(np.minimum(first + kernel[i], size[i]) - np.maximum(first, 0))
+    share = kernel[0] * kernel[1] / np.outer(counts[0], counts[1])
+    return share.astype(np.float32)[None, :, :, None]
+
+
+_REDUCTIONS = {"ReduceMean": "MEAN", "ReduceMax": "REDUCE_MAX", "ReduceSum": "SUM"}
+
+
+@TABLE.register(*_REDUCTIONS)
+def lower_reduction(node: ir.Node, context: LoweringContext) -> None:
+    """MEAN, REDUCE_MAX or SUM over the axes where the file has them.
+
+    The kernel sets do not agree on an int8 SUM; there it is a MEAN times the number of elements.
+    """
+    shape = context.shape(node)
+    rank = len(shape)
+    axes = constant_ints(node, 1) or tuple(range(rank))
+    axes = tuple(axis % rank for axis in axes)
+    keeps = int_field(node, "keepdims", 1) == 1
+    left = [axis for axis in layout.held_order(rank) if axis not in axes]
+    order = None if keeps else tuple(sorted(left).index(axis) for axis in left)
+    source = context.input(node)
+    same_scale: QuantParams | None = None
+    if node.op_type == "ReduceMax":
+        same_scale = context.graph.tensors[source].quantization
+    target = context.output(node, order=order, params=same_scale)
+    held = sorted(layout.held_axis(axis, rank) for axis in axes)
+    if context.integer and node.op_type == "ReduceSum":
+        _emit_integer_sum(context, source, target, held, keeps=keeps)
+    else:
+        _emit_reduction(context, _REDUCTIONS[node.op_type], source, target, held, keeps=keeps)
+
+
+def _emit_reduction(
+    context: LoweringContext, code: str, source: int, target: int, axes: list[int], *, keeps: bool
+) -> None:
+    operand = context.graph.add_integers("axes", axes)
+    context.emit(code, (source, operand), (target,), "ReducerOptions", keepDims=keeps)
+
+
+def _emit_integer_sum(
+    context: LoweringContext, source: int, target: int, axes: list[int], *, keeps: bool
+) -> None:
+    tensor = context.graph.tensors[target]
+    params = tensor.quantization
+    assert params is not None
+    count = int(np.prod([context.graph.tensors[source].shape[axis] for axis in axes]))
+    # The mean has the very integers of the sum: the product only renames their scale.
+    narrow = replace(params, scale=(params.scale[0] / count,))
+    mean = context.new(f"{tensor.name}/mean", tensor.shape, narrow)
+    _emit_reduction(context, "MEAN", source, mean, axes, keeps=keeps)
+    number = np.asarray(count, np.float32)
+    factor = constant_params(number)
+    operand = context.graph.add_constant("count", factor.quantize(number), factor)
+    context.emit(
+        "MUL", (mean, operand), (target,), "MulOptions", fusedActivationFunction=ACTIVATION_NONE
+    )

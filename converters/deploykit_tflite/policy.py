@@ -1,0 +1,79 @@
+"""How this target is quantized: the format's published int8 specification, as data.
+
+Activations int8, affine, one scale a tensor; weights int8, symmetric (-127..127), one scale an
+output channel; biases int32 with scale input x weights and zero point 0. ("TensorFlow Lite 8-bit
+quantization specification"; Jacob et al., "Quantization and Training of Neural Networks for
+Efficient Integer-Arithmetic-Only Inference", 2018.)
+"""
+
+from __future__ import annotations
+
+from deploykit.model import Precision
+from deploykit_quantize.policy import FixedParams, Policy, Recipe
+from deploykit_tflite.rewrite_hard_sigmoid import RewriteHardSigmoid
+from deploykit_tflite.rewrite_hard_swish import RewriteHardSwish
+from deploykit_tflite.rewrite_silu import RewriteSilu
+
+#: The operator copies, moves or compares integers: output and input have one scale.
+SAME_SCALE_OPS = frozenset(
+    {
+        "AveragePool",
+        "ChannelShuffle",
+        "Expand",
+        "Gather",
+        "MaxPool",
+        "Pad",
+        "ReduceMax",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Transpose",
+    }
+)
+
+#: The operator reads several inputs as if they had one scale, that of its output.
+JOINED_SCALE_OPS = frozenset({"Concat", "ConcatShuffleSplit", "Max", "Min"})
+
+#: The operator's integer kernel takes any scales.
+ANY_SCALE_OPS = frozenset(
+    {
+        "Add",
+        "Clip",
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "LeakyRelu",
+        "MatMul",
+        "Mul",
+        "PRelu",
+        "ReduceMean",
+        "ReduceSum",
+        "Relu",
+        "Sub",
+    }
+)
+
+#: Output scales that the specification fixes.
+FIXED_OUTPUTS = {
+    "Sigmoid": FixedParams(1 / 256, -128),
+    "Softmax": FixedParams(1 / 256, -128),
+    "Tanh": FixedParams(1 / 128, 0),
+}
+
+STATIC_INT8 = Policy(
+    recipe=Recipe.parse("static_wi8_ai8"),
+    quantized_ops=SAME_SCALE_OPS | JOINED_SCALE_OPS | ANY_SCALE_OPS | frozenset(FIXED_OUTPUTS),
+    same_scale_ops=SAME_SCALE_OPS,
+    joined_scale_ops=JOINED_SCALE_OPS,
+    fixed_outputs=FIXED_OUTPUTS,
+    rewrites=(RewriteHardSigmoid(form="saturation"), RewriteHardSwish(), RewriteSilu()),
+)
+
+
+def policy_of(precision: Precision) -> Policy | None:
+    """The policy of a precision; None where the float stage is written as it is.
+
+    fp16 and w8 change only how weights are stored, which the writer does by itself.
+    """
+    return STATIC_INT8 if precision is Precision.INT8 else None

@@ -1,0 +1,169 @@
+"""The target object: everything that the core asks of TFLite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploykit import __version__
+from deploykit.errors import ContractError
+from deploykit.model import Model, Precision
+from deploykit.runners.base import RunnerDefinition
+from deploykit.target import Artifact, ArtifactRequest
+from deploykit.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from deploykit_quantize.policy import Policy
+    from deploykit_tflite.lower_graph import LoweredGraph, StageGraph
+
+NAME = "tflite"
+_BACKEND = "deploykit_tflite.backends:LiteRtBackend"
+_IDENTIFIER = b"TFL3"
+
+
+def _runner(name: str, kernels: str, description: str) -> RunnerDefinition:
+    return RunnerDefinition(
+        name=name,
+        backend=_BACKEND,
+        requires="ai_edge_litert",
+        extra="tflite",
+        runs=NAME,
+        description=description,
+        options={"kernels": kernels},
+    )
+
+
+@dataclass(frozen=True)
+class TfliteTarget:
+    """`deploykit.target.Target` for .tflite files; holds no state."""
+
+    name: str = NAME
+    precisions: tuple[Precision, ...] = (
+        Precision.FP32,
+        Precision.FP16,
+        Precision.W8,
+        Precision.INT8,
+    )
+    runners: tuple[RunnerDefinition, ...] = (
+        _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
+        _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),
+    )
+
+    def policy(self, precision: Precision) -> Policy | None:
+        """How a precision is quantized; None where the float stage is written as it is."""
+        from deploykit_tflite.policy import policy_of
+
+        return policy_of(precision)
+
+    def write(self, model: Model, request: ArtifactRequest) -> Artifact:
+        """Lower a fused or quantized stage to a .tflite file in memory.
+
+        Args:
+            model: A fused stage (fp32, fp16, w8) or a QDQ stage (int8); static shapes.
+            request: Options: ``io`` (auto, float32, uint8, int8) and ``input_layout`` (NHWC,
+                NCHW).
+
+        Raises:
+            UnsupportedOpsError: with every op that has no lowering.
+            ContractError: an unknown option, or a stage that does not fit the precision.
+            MissingDependencyError: the extra ``tflite`` is not installed.
+        """
+        from deploykit_tflite.lower_graph import lower_graph
+        from deploykit_tflite.options import WriteOptions
+        from deploykit_tflite.write_flatbuffer import load_schema, write_flatbuffer
+
+        options = WriteOptions.parse(request.options, request.precision)
+        load_schema()
+        stage, stage_values = _stage_graph(model, request.precision)
+        lowered = lower_graph(stage, request.precision, options)
+        description = f"{model.name}, {request.precision.value}, written by deploykit {__version__}"
+        written = write_flatbuffer(lowered.graph, description)
+        graph = lowered.graph
+        value_names = {
+            stage_values[value]: graph.tensors[tensor].name
+            for value, tensor in lowered.value_tensors.items()
+            if value in stage_values
+        }
+        return Artifact(
+            target=NAME,
+            precision=request.precision,
+            suffix=".tflite",
+            data=written.data,
+            inputs=tuple(map(graph.spec, graph.inputs, graph.input_layouts)),
+            outputs=tuple(map(graph.spec, graph.outputs, graph.output_layouts)),
+            value_names=value_names,
+            value_specs=_value_specs(lowered),
+            summary={
+                "ops": sum(written.op_counts.values()),
+                "op_counts": written.op_counts,
+                "min_runtime_version": written.min_runtime_version,
+            },
+        )
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether a file bears the format's identifier."""
+        try:
+            with path.open("rb") as stream:
+                return stream.read(8)[4:] == _IDENTIFIER
+        except OSError:
+            return False
+
+    def inspect(self, path: Path) -> str:
+        """A .tflite file in words.
+
+        Raises:
+            SourceError: the file is missing, damaged, or no TFLite file.
+        """
+        from deploykit_tflite.inspect_file import inspect_file
+
+        return inspect_file(path)
+
+
+def _stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping[str, str]]:
+    """What is lowered, and: value name there > value name of the stage."""
+    from deploykit.graph.qdq import fold_qdq, has_qdq, with_signed_integers
+    from deploykit_tflite.lower_graph import StageGraph
+
+    quantized = has_qdq(model.graph)
+    if quantized != (precision is Precision.INT8):
+        raise ContractError(
+            f"precision {precision.value} from a model that is "
+            f"{'quantized' if quantized else 'not quantized: no op of it runs in integers'}",
+            expected="a quantized (QDQ) model for int8, a float one for all else",
+        )
+    if not quantized:
+        names = {v: v for v in _value_names(model.graph)}
+        return StageGraph(_for_floats(model.graph), runs_in_integers=lambda _: False), names
+    folded = with_signed_integers(fold_qdq(model.graph))
+    stage = StageGraph(folded.model, folded.runs_in_integers, folded.params, folded.integers)
+    return stage, folded.stage_values
+
+
+def _for_floats(model: ir.Model) -> ir.Model:
+    from deploykit_tflite.rewrite_hard_sigmoid import RewriteHardSigmoid
+
+    if all(node.op_type != "HardSigmoid" for node in model.graph):
+        return model
+    clone = model.clone()
+    RewriteHardSigmoid(form="relu6").apply(clone)
+    return clone
+
+
+def _value_names(model: ir.Model) -> list[str]:
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    return [v.name for v in values if v.name]
+
+
+def _value_specs(lowered: LoweredGraph) -> dict[str, TensorSpec]:
+    from deploykit_tflite import layout
+
+    return {
+        lowered.graph.tensors[tensor].name: lowered.graph.spec(
+            tensor, "NHWC" if lowered.value_ranks[value] == layout.HELD_RANK else "plain"
+        )
+        for value, tensor in lowered.value_tensors.items()
+    }
