@@ -1,0 +1,86 @@
+"""Stage attribution: the first stage whose output departs from the reference broke it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from deploykit.model import Model, Stage
+from deploykit.parity.limits import Limits
+from deploykit.parity.metrics import max_error_over_range, snr_db
+from deploykit.parity.stages import run_stage
+from deploykit.runners.base import Runner, RunnerSpec
+from deploykit.runners.process import open_runner
+from deploykit.tensors import FloatArray
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One output of one stage compared with the float reference.
+
+    Attributes:
+        stage: Name of the stage.
+        value: Name of the output.
+        max_error_over_range: Largest difference over the reference's range.
+        snr_db: Signal to noise.
+        departs: Whether it is beyond its limit: the error of fp32 for a float stage, the SNR of
+            int8 for the quantized one, which departs by its nature.
+    """
+
+    stage: str
+    value: str
+    max_error_over_range: float
+    snr_db: float
+    departs: bool
+
+
+def compare_stages(
+    stages: Sequence[Model],
+    inputs: Mapping[str, FloatArray],
+    reference_outputs: Mapping[str, FloatArray],
+    *,
+    limits: Limits | None = None,
+    threads: int = 1,
+    timeout_s: float = 120.0,
+    open_with: Callable[[RunnerSpec], Runner] = open_runner,
+) -> tuple[StageRow, ...]:
+    """Run every stage and compare each with the float reference, in the order given.
+
+    Args:
+        stages: In the order of the way; each has the reference's outputs.
+        inputs: Golden inputs by name, float32 (n, ...).
+        reference_outputs: What the float reference gave for them, by output name.
+        limits: None for the defaults.
+        threads: Threads of ONNX Runtime.
+        timeout_s: Seconds that opening, and each run, may take.
+        open_with: What opens the runner.
+
+    Raises:
+        RunnerError: ONNX Runtime refuses a stage.
+        ParityError: outputs of other shapes, or a reference that is not finite.
+    """
+    chosen = limits or Limits()
+    rows = []
+    for stage in stages:
+        outputs = run_stage(
+            stage, inputs, threads=threads, timeout_s=timeout_s, open_with=open_with
+        )
+        for name, actual in outputs.items():
+            error = max_error_over_range(actual, reference_outputs[name])
+            snr = snr_db(actual, reference_outputs[name])
+            departs = _departs(stage.stage, error, snr, chosen)
+            rows.append(StageRow(stage.stage.value, name, error, snr, departs))
+    return tuple(rows)
+
+
+def first_departure(rows: Sequence[StageRow]) -> StageRow | None:
+    """The first row that departs: where it broke; None if none does."""
+    return next((row for row in rows if row.departs), None)
+
+
+def _departs(stage: Stage, error: float, snr: float, limits: Limits) -> bool:
+    if stage is Stage.QUANTIZED:
+        least = limits.int8.snr_db
+        return least is not None and not snr >= least
+    most = limits.fp32.reference_error_over_range
+    return most is not None and not error <= most

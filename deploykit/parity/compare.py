@@ -1,0 +1,280 @@
+"""One artefact, one runner, two questions.
+
+Conversion error: does the artefact do what the stage does that it was made from? Quantization
+noise: how far is it from the float reference? They are kept apart because they have other causes
+and other cures: a bug of ours or of a runtime, and the model or its calibration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from deploykit.errors import ParityError, RunnerError
+from deploykit.model import Precision
+from deploykit.parity import metrics
+from deploykit.parity.limits import Limits, PrecisionLimits
+from deploykit.parity.samples import count_samples, run_samples
+from deploykit.report.model import Check, LayerRow, Question, Verdict
+from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
+from deploykit.runners.process import open_runner
+from deploykit.tensors import FloatArray, QuantParams, TensorSpec
+
+
+@dataclass(frozen=True)
+class ArtifactRun:
+    """What one runner gave for the golden inputs.
+
+    Attributes:
+        runner_name: The runner's name.
+        info: What ran; None if it could not be opened.
+        outputs: Output name > float32 (n, ...) in NCHW or plain; empty if it failed.
+        samples: Number of golden inputs.
+        error: The failure in words; empty if it ran.
+    """
+
+    runner_name: str
+    info: RunnerInfo | None
+    outputs: Mapping[str, FloatArray]
+    samples: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an artefact's outputs are held against, each by output name, float32 (n, ...).
+
+    Attributes:
+        stage: What the stage gave that it was made from; None not to ask.
+        reference: What the float reference gave; None not to ask.
+        recorded: What the same file gave on the same runner when the bundle was made; None if
+            there is no such record.
+        layers: Each layer's own error (`deploykit.parity.local_errors`); empty if the runtime
+            gives outputs only, or none was measured.
+    """
+
+    stage: Mapping[str, FloatArray] | None
+    reference: Mapping[str, FloatArray] | None
+    recorded: Mapping[str, FloatArray] | None = None
+    layers: tuple[LayerRow, ...] = ()
+
+
+def run_artifact(
+    path: Path,
+    *,
+    runner: str,
+    input_specs: Sequence[TensorSpec],
+    output_specs: Sequence[TensorSpec],
+    inputs: Mapping[str, FloatArray],
+    options: Mapping[str, object] | None = None,
+    timeout_s: float = 120.0,
+    open_with: Callable[[RunnerSpec], Runner] = open_runner,
+) -> ArtifactRun:
+    """Run an artefact on the golden inputs.
+
+    Args:
+        path: The artefact's file.
+        runner: Name of the runner.
+        input_specs: The artefact's inputs, in its own layouts and dtypes.
+        output_specs: Its outputs; their names are those of the stage's outputs.
+        inputs: Golden inputs by name, float32 (n, ...) in NCHW or plain.
+        options: Options of the runner.
+        timeout_s: Seconds that opening, and each run, may take.
+        open_with: What opens the runner.
+
+    Returns:
+        What it gave. A runtime that refuses, crashes, hangs or gives other outputs than the
+        artefact has, is a run with an ``error``.
+
+    Raises:
+        UserError: an unknown runner, a missing package, or inputs that do not fit.
+    """
+    samples = count_samples(inputs)
+    info: RunnerInfo | None = None
+    try:
+        with open_with(RunnerSpec(runner, str(path), options or {}, timeout_s)) as opened:
+            info = opened.info
+            outputs = run_samples(opened, inputs, input_specs, output_specs)
+    except (RunnerError, ParityError) as failure:
+        return ArtifactRun(runner, info, {}, samples, str(failure))
+    return ArtifactRun(runner, info, outputs, samples)
+
+
+def judge_run(
+    run: ArtifactRun,
+    expected: Expected,
+    *,
+    file: str,
+    target: str,
+    precision: Precision | str,
+    output_specs: Sequence[TensorSpec],
+    output_steps: Mapping[str, QuantParams] | None = None,
+    limits: Limits | None = None,
+) -> Verdict:
+    """Judge what a runner gave.
+
+    Args:
+        run: What it gave.
+        expected: What that is held against.
+        file: The artefact's file name, for the verdict.
+        target: E.g. ``tflite``.
+        precision: Whose limits apply.
+        output_specs: The artefact's outputs.
+        output_steps: Output name > the integer quantization behind it, also where the output
+            itself is float. An output's own quantization serves where it is not listed.
+        limits: None for the defaults.
+
+    Raises:
+        ParityError: the stage's or reference's outputs cannot be compared with: they are not
+            finite, or lack an output.
+        ValueError: neither question is asked.
+    """
+    if expected.stage is None and expected.reference is None:
+        raise ValueError("neither the stage's nor the reference's outputs were given")
+    for what, outputs in (("stage", expected.stage), ("reference", expected.reference)):
+        _check_expected(what, outputs, output_specs)
+    checks: list[Check] = []
+    error = run.error
+    if not error:
+        judge = _Judge((limits or Limits()).of(precision), output_steps or {}, expected)
+        error = _not_finite(run.outputs)
+        checks += judge.layers()
+        try:
+            for spec in output_specs:
+                checks += judge.conversion(spec, run.outputs)
+                checks += judge.quantization(spec, run.outputs)
+        except ParityError as failure:
+            checks, error = [], str(failure)
+    return Verdict(
+        target=target,
+        precision=Precision(precision).value,
+        path=file,
+        runner_name=run.runner_name,
+        runner=run.info,
+        checks=tuple(checks),
+        samples=run.samples,
+        error=error,
+    )
+
+
+def _not_finite(actual: Mapping[str, FloatArray]) -> str:
+    """What is not a number, in words: it fails the verdict even where no limit is set."""
+    found = [
+        f"output {name!r} holds {bad} of {array.size} elements that are NaN or infinity"
+        for name, array in actual.items()
+        if (bad := int(array.size - np.isfinite(array).sum()))
+    ]
+    return "; ".join(found)
+
+
+def _check_expected(
+    what: str, outputs: Mapping[str, FloatArray] | None, specs: Sequence[TensorSpec]
+) -> None:
+    """Refuse a side that nothing can be compared with: that is not the artefact's fault."""
+    if outputs is None:
+        return
+    for spec in specs:
+        if spec.name not in outputs:
+            raise ParityError(
+                f"the {what} gave outputs {', '.join(outputs) or '(none)'}",
+                expected=f"also {spec.name!r}, which the artefact has",
+            )
+        try:
+            metrics.max_error_over_range(outputs[spec.name], outputs[spec.name])
+        except ParityError as error:
+            raise ParityError(
+                f"output {spec.name!r} of the {what}: {error.found}", advice=error.advice
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Makes the checks of one artefact."""
+
+    limits: PrecisionLimits
+    steps: Mapping[str, QuantParams]
+    expected: Expected
+
+    def layers(self) -> list[Check]:
+        """The layer that is furthest off by itself."""
+        if not self.expected.layers:
+            return []
+        worst = max(self.expected.layers, key=_steps_off)
+        limit = self.limits.layer_error_lsb
+        return [
+            Check(
+                Question.CONVERSION,
+                worst.value,
+                "layer_error_lsb",
+                _steps_off(worst),
+                limit,
+                at_most=True,
+            )
+        ]
+
+    def conversion(self, spec: TensorSpec, actual: Mapping[str, FloatArray]) -> list[Check]:
+        """The output against the stage's, and against what the runner gave before."""
+        if self.expected.stage is None:
+            return []
+        question, limits = Question.CONVERSION, self.limits
+        a, e = actual[spec.name], self.expected.stage[spec.name]
+        error = metrics.max_error_over_range(a, e)
+        params = self.steps.get(spec.name, spec.quantization)
+        if params is None or limits.max_error_lsb is None:
+            limit = limits.max_error_over_range
+            return [_at_most(question, spec, "max_error_over_range", error, limit)]
+        steps = metrics.max_error_lsb(a, e, params)
+        checks = [_at_most(question, spec, "max_error_over_range", error, None)]
+        if self.expected.layers:
+            checks.append(
+                _at_most(question, spec, "output_error_lsb", steps, limits.output_error_lsb)
+            )
+        elif self.expected.recorded is not None:
+            again = metrics.max_error_lsb(a, self.expected.recorded[spec.name], params)
+            checks.append(
+                _at_most(question, spec, "repeat_error_lsb", again, limits.repeat_error_lsb)
+            )
+            checks.append(
+                _at_most(question, spec, "output_error_lsb", steps, limits.output_error_lsb)
+            )
+        else:
+            checks.append(_at_most(question, spec, "max_error_lsb", steps, limits.max_error_lsb))
+        return checks
+
+    def quantization(self, spec: TensorSpec, actual: Mapping[str, FloatArray]) -> list[Check]:
+        """The output against the float reference's."""
+        if self.expected.reference is None:
+            return []
+        a, e = actual[spec.name], self.expected.reference[spec.name]
+        limits, question = self.limits, Question.QUANTIZATION
+        error = metrics.max_error_over_range(a, e)
+        snr, angle = metrics.snr_db(a, e), metrics.worst_cosine(a, e)
+        checks = [
+            _at_most(
+                question, spec, "max_error_over_range", error, limits.reference_error_over_range
+            ),
+            Check(question, spec.name, "snr_db", snr, limits.snr_db, at_most=False),
+            Check(question, spec.name, "cosine", angle, limits.cosine, at_most=False),
+        ]
+        if e.ndim == 2 and e.shape[1] > 1:  # classes: elsewhere "the largest" means nothing
+            top1 = metrics.top1_agreement(a, e)
+            limit = limits.top1_agreement
+            checks.append(Check(question, spec.name, "top1_agreement", top1, limit, at_most=False))
+        return checks
+
+
+def _at_most(
+    question: Question, spec: TensorSpec, metric: str, measured: float, limit: float | None
+) -> Check:
+    return Check(question, spec.name, metric, measured, limit, at_most=True)
+
+
+def _steps_off(row: LayerRow) -> float:
+    """A layer's error in steps; a layer whose shapes differ is infinitely off."""
+    if math.isnan(row.max_error_over_range):
+        return math.inf
+    return row.max_error_lsb if row.max_error_lsb is not None else 0.0

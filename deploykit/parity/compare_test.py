@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploykit.errors import ContractError, ParityError, UserError
+from deploykit.parity.compare import Expected, judge_run, run_artifact
+from deploykit.parity.limits import limits_with
+from deploykit.report.model import Check, LayerRow, Question, Verdict
+from deploykit.runners.base import Runner, RunnerSpec
+from deploykit.runners.fakes_test import definition, model_of
+from deploykit.runners.process import open_runner
+from deploykit.tensors import QuantParams, TensorSpec
+
+INPUTS = (TensorSpec("x", (1, 3, 2, 2), layout="NCHW"),)
+FLOAT = (TensorSpec("y", (1, 4)),)
+EIGHTHS = QuantParams((0.125,), (0,))
+INT8 = (TensorSpec("y", (1, 4), "int8", "plain", EIGHTHS),)
+#: Values on the grid of eighths, so that a sound int8 result is exact.
+X = np.round(np.random.default_rng(5).standard_normal((3, 3, 2, 2)) * 8).astype(np.float32) / 8
+
+
+def opener(backend: str = "ModelBackend", **behaviour: Any) -> Callable[[RunnerSpec], Runner]:
+    return lambda spec: open_runner(spec, definition(backend, **behaviour))
+
+
+def judged(precision: str = "fp32", outputs: Any = FLOAT, **settings: Any) -> Verdict:
+    behaviour = {k: settings.pop(k) for k in ("error", "result", "steps") if k in settings}
+    expected = {"y": model_of(X)}
+    against = Expected(
+        settings.pop("stage_outputs", expected),
+        settings.pop("reference_outputs", expected),
+        settings.pop("recorded", None),
+        settings.pop("layers", ()),
+    )
+    ways = {k: settings.pop(k) for k in ("limits", "output_steps") if k in settings}
+    run = run_artifact(
+        Path("somewhere/net.fake"),
+        input_specs=INPUTS,
+        output_specs=outputs,
+        **{"runner": "fake", "inputs": {"x": X}, "open_with": opener(**behaviour), **settings},
+    )
+    return judge_run(
+        run,
+        against,
+        file="net.fake",
+        target="fake",
+        precision=precision,
+        output_specs=outputs,
+        **ways,
+    )
+
+
+def check_of(verdict: Verdict, question: Question, metric: str) -> Check:
+    (found,) = [c for c in verdict.checks if (c.question, c.metric) == (question, metric)]
+    return found
+
+
+def test_an_equal_artefact_passes_both_questions() -> None:
+    verdict = judged()
+    assert verdict.passed
+    assert verdict.error == ""
+    assert (verdict.target, verdict.precision, verdict.path) == ("fake", "fp32", "net.fake")
+    assert (verdict.runner_name, verdict.samples) == ("fake", 3)
+    assert verdict.runner is not None
+    assert verdict.runner.runtime == "Fake"
+    assert [(c.question.name, c.metric) for c in verdict.checks] == [
+        ("CONVERSION", "max_error_over_range"),
+        ("QUANTIZATION", "max_error_over_range"),
+        ("QUANTIZATION", "snr_db"),
+        ("QUANTIZATION", "cosine"),
+        ("QUANTIZATION", "top1_agreement"),
+    ]
+    assert check_of(verdict, Question.QUANTIZATION, "snr_db").measured == math.inf
+
+
+def test_the_two_questions_are_answered_apart() -> None:
+    wrong = {"y": model_of(X) * 1.5}
+    conversion = judged(stage_outputs=wrong)
+    failed = [c.question for c in conversion.checks if not c.passed]
+    assert failed == [Question.CONVERSION]
+    noise = judged(reference_outputs=wrong)
+    failed = [c.question for c in noise.checks if not c.passed]
+    assert set(failed) == {Question.QUANTIZATION}
+    assert not conversion.passed
+    assert not noise.passed
+
+
+def test_the_measured_error_is_the_artefacts() -> None:
+    verdict = judged(error=0.5)
+    expected = model_of(X)
+    width = float(expected.max() - expected.min())
+    check = check_of(verdict, Question.CONVERSION, "max_error_over_range")
+    assert check.measured == pytest.approx(0.5 / width, rel=1e-6)
+    assert not verdict.passed
+    assert judged(
+        error=0.5,
+        limits=limits_with(["fp32.max_error_over_range=1", "fp32.reference_error_over_range=1"]),
+    ).passed
+
+
+@pytest.mark.parametrize(("steps", "passed"), [(0, True), (2, True), (-2, True), (3, False)])
+def test_int8_is_judged_in_output_steps(steps: int, passed: bool) -> None:
+    verdict = judged("int8", INT8, steps=steps)
+    check = check_of(verdict, Question.CONVERSION, "max_error_lsb")
+    assert check.measured == abs(steps)
+    assert check.limit == 2
+    assert check.passed is passed
+    assert check_of(verdict, Question.CONVERSION, "max_error_over_range").limit is None
+
+
+def test_a_float_output_with_integers_behind_it_is_judged_in_their_steps() -> None:
+    verdict = judged("int8", FLOAT, error=0.375, output_steps={"y": EIGHTHS})
+    check = check_of(verdict, Question.CONVERSION, "max_error_lsb")
+    assert (check.measured, check.passed) == (3, False)
+    without = judged("int8", FLOAT, error=0.375)
+    check = check_of(without, Question.CONVERSION, "max_error_over_range")
+    assert check.limit is not None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "w8", "int8"])
+def test_an_output_that_is_one_constant_fails_by_default(precision: str) -> None:
+    verdict = judged(precision, result="constant")
+    questions = {c.question for c in verdict.checks if not c.passed}
+    assert questions == {Question.CONVERSION, Question.QUANTIZATION}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "w8"])
+def test_nan_in_one_element_fails_even_without_any_limit(precision: str) -> None:
+    verdict = judged(precision, result="nan")
+    assert not verdict.passed
+    assert "'y' holds 1 of 12 elements that are NaN or infinity" in verdict.error
+    names = ("max_error_over_range", "reference_error_over_range", "snr_db", "cosine")
+    none = limits_with([f"{precision}.{name}=none" for name in names])
+    lenient = judged(precision, result="nan", limits=none)
+    assert all(c.passed for c in lenient.checks)
+    assert not lenient.passed
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        ({"on_run": "segfault"}, "SIGSEGV"),
+        ({"on_run": "raise"}, "unsupported padding"),
+        ({"on_open": "raise"}, "unsupported padding"),
+    ],
+)
+def test_a_runtime_that_fails_is_a_verdict(behaviour: dict[str, str], words: str) -> None:
+    verdict = judged(open_with=opener("FakeBackend", **behaviour))
+    assert not verdict.passed
+    assert words in verdict.error
+    assert verdict.checks == ()
+    assert (verdict.runner is None) == ("on_open" in behaviour)
+
+
+def test_a_runtime_that_hangs_is_a_verdict() -> None:
+    verdict = judged(open_with=opener("FakeBackend", on_run="hang"), timeout_s=2.0)
+    assert "longer than 2 s" in verdict.error
+
+
+@pytest.mark.parametrize(
+    ("result", "words"), [("missing", "no output 'y' but z"), ("wrong shape", r"shape (3, 3)")]
+)
+def test_other_outputs_than_the_contract_has_are_a_verdict(result: str, words: str) -> None:
+    verdict = judged(result=result)
+    assert words in verdict.error
+    assert not verdict.passed
+
+
+def test_one_question_alone_may_be_asked() -> None:
+    assert {c.question for c in judged(reference_outputs=None).checks} == {Question.CONVERSION}
+    assert {c.question for c in judged(stage_outputs=None).checks} == {Question.QUANTIZATION}
+    with pytest.raises(ValueError, match="neither"):
+        judged(stage_outputs=None, reference_outputs=None)
+
+
+def test_what_nothing_can_be_compared_with_is_an_error() -> None:
+    sick = model_of(X)
+    sick[1, 2] = np.inf
+    with pytest.raises(ParityError, match="output 'y' of the stage: the reference holds NaN"):
+        judged(stage_outputs={"y": sick})
+    with pytest.raises(ParityError, match="the reference gave outputs z"):
+        judged(reference_outputs={"z": sick})
+
+
+def test_inputs_that_do_not_fit_and_unknown_runners_are_errors(monkeypatch: Any) -> None:
+    with pytest.raises(ContractError, match="golden inputs picture"):
+        judged(inputs={"picture": X})
+    with pytest.raises(ContractError, match=r"shape \(1, 3, 2, 1\)"):
+        judged(inputs={"x": X[..., :1]})
+    with pytest.raises(ContractError, match="as many of each"):
+        judged(inputs={"x": X[:0]})
+    monkeypatch.setattr("deploykit.target.available_targets", dict)
+    with pytest.raises(UserError, match="no runner is called 'fake'"):
+        judged(open_with=open_runner)
+
+
+def test_where_layers_are_judged_the_output_is_told() -> None:
+    layers = (
+        LayerRow("a", "net.a", "Conv", 0.01, 40.0, 1.0),
+        LayerRow("b", "net.b", "Conv", 0.02, 30.0, 2.0),
+    )
+    verdict = judged("int8", INT8, steps=9, layers=layers)
+    assert check_of(verdict, Question.CONVERSION, "layer_error_lsb").measured == 2.0
+    assert check_of(verdict, Question.CONVERSION, "layer_error_lsb").value == "b"
+    assert check_of(verdict, Question.CONVERSION, "output_error_lsb").limit is None
+    worse = (*layers, LayerRow("c", "net.c", "Add", 0.1, 20.0, 3.0))
+    assert not judged("int8", INT8, layers=worse).passed
+
+
+def test_a_layer_whose_shapes_differ_fails() -> None:
+    layers = (LayerRow("a", "", "Conv", math.nan, math.nan, None),)
+    assert not judged("int8", INT8, layers=layers).passed
+
+
+def test_the_output_is_judged_end_to_end_where_nothing_else_is() -> None:
+    assert not judged("int8", INT8, steps=3).passed
+    assert judged("int8", INT8, steps=2).passed
+
+
+def test_a_run_is_held_against_its_record() -> None:
+    there = {"y": model_of(X)}
+    elsewhere = {"y": model_of(X) + np.float32(0.125 * 3)}
+    assert judged("int8", INT8, steps=0, recorded=there).passed
+    verdict = judged("int8", INT8, steps=0, recorded=elsewhere)
+    assert not verdict.passed
+    assert check_of(verdict, Question.CONVERSION, "repeat_error_lsb").measured == 3.0

@@ -1,0 +1,116 @@
+"""Golden inputs: the few samples on which everything is compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from deploykit.errors import ContractError
+from deploykit.model import Model
+from deploykit.preprocess import Preprocess
+from deploykit.tensors import FloatArray, TensorSpec
+
+if TYPE_CHECKING:
+    from deploykit.calibration.data import CalibrationData
+
+_Doubles = npt.NDArray[np.float64]
+
+_SEED = 20240229
+#: Rows and columns of the grids that a synthetic picture is blended from, coarse to fine, and how
+#: much each weighs: natural pictures hold most of their power in low frequencies.
+_GRIDS = ((3, 0.5), (6, 0.25), (12, 0.15), (24, 0.1))
+_COLOR_SHARE = 0.35
+
+
+def make_golden_inputs(
+    model: Model, data: CalibrationData | None, count: int
+) -> dict[str, FloatArray]:
+    """Input name > ``count`` samples, float32 (count, ...), in NCHW or plain.
+
+    Args:
+        model: Any stage; its inputs and its preprocessing contract count.
+        data: Real samples: evenly spaced ones are taken, all of them if there are fewer than
+            ``count``. None for synthetic ones: smooth pictures within the range of the contract
+            (0..1 without one), and uniform numbers in -1..1 for inputs that are no pictures. They
+            are the same on every machine.
+        count: Number of samples, at least 1.
+
+    Raises:
+        ContractError: no sample is asked for, or data for a model with several inputs.
+    """
+    if count < 1:
+        raise ContractError(f"{count} golden inputs", expected="at least one")
+    if data is None:
+        return {
+            spec.name: np.stack(
+                [_synthetic_sample(spec, model.preprocess, i, s) for s in range(count)]
+            )
+            for i, spec in enumerate(model.inputs)
+        }
+    if len(model.inputs) != 1:
+        raise ContractError(
+            f"data for a model with {len(model.inputs)} inputs", expected="a model with one"
+        )
+    return {model.inputs[0].name: _evenly_spaced(data, count)}
+
+
+def _evenly_spaced(data: CalibrationData, count: int) -> FloatArray:
+    taken = min(count, data.count)
+    # The middle of each of ``taken`` equal spans: no sample twice.
+    wanted = [(2 * i + 1) * data.count // (2 * taken) for i in range(taken)]
+    return np.stack([data.read(index) for index in wanted]).astype(np.float32, copy=False)
+
+
+class _Uniform:
+    """Uniform numbers in 0..1 from the raw bits of PCG64, whose stream numpy promises to keep."""
+
+    def __init__(self, *key: int) -> None:
+        self._bits = np.random.PCG64(np.random.SeedSequence(key))
+
+    def take(self, *shape: int) -> _Doubles:
+        raw = self._bits.random_raw(int(np.prod(shape)))
+        values: _Doubles = ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
+        return values
+
+
+def _synthetic_sample(
+    spec: TensorSpec, preprocess: Preprocess | None, index: int, sample: int
+) -> FloatArray:
+    """One sample, without the batch axis. Sums and products only, which round alike everywhere."""
+    uniform = _Uniform(_SEED, index, sample)
+    shape = spec.shape[1:]
+    if spec.layout != "NCHW":
+        return (uniform.take(*shape) * 2.0 - 1.0).astype(np.float32)
+    channels, height, width = shape
+    grey = _smooth_plane(uniform, height, width)
+    planes = [
+        grey * (1.0 - _COLOR_SHARE) + _smooth_plane(uniform, height, width) * _COLOR_SHARE
+        for _ in range(channels)
+    ]
+    picture = np.stack(planes)
+    if preprocess is not None and preprocess.channels == channels:
+        mean = np.asarray(preprocess.mean, dtype=np.float64)[:, None, None]
+        std = np.asarray(preprocess.std, dtype=np.float64)[:, None, None]
+        picture = (picture - mean) / std
+    return picture.astype(np.float32)
+
+
+def _smooth_plane(uniform: _Uniform, height: int, width: int) -> _Doubles:
+    """Blended grids of random numbers, (height, width), stretched to 0..1."""
+    plane = np.zeros((height, width))
+    for cells, weight in _GRIDS:
+        grid = uniform.take(cells, cells)
+        plane = plane + _stretched(_stretched(grid, height).T, width).T * weight
+    low, high = plane.min(), plane.max()
+    return (plane - low) / (high - low) if high > low else plane
+
+
+def _stretched(grid: _Doubles, length: int) -> _Doubles:
+    """Linear interpolation of axis 0 to ``length`` points."""
+    position = np.arange(length, dtype=np.float64) * (len(grid) - 1) / max(length - 1, 1)
+    below = np.minimum(position.astype(np.int64), len(grid) - 2)
+    share = (position - below)[:, None]
+    stretched: _Doubles = grid[below] * (1.0 - share) + grid[below + 1] * share
+    return stretched

@@ -1,0 +1,157 @@
+"""What is enough: the limits of each precision, and how the user overrides them.
+
+Why each default is what it is:
+
+fp32    The artefact computes what its stage computes, in another order of additions: about 1e-6
+        of the range on compact networks, hence 2e-5. Export, folding of batch normalization and
+        fusing stand between the artefact and the float reference, each good for another rounding
+        of every weight: 1e-4.
+fp16    A weight of 11 bits is off by up to 2^-11 = 5e-4 of itself, and a delegate may add in
+        float16 too: 1e-2 of the range, to the stage and to the reference.
+w8      The runtime quantizes activations as it runs, and how differs from kernel to kernel; the
+        stage has int8 weights and float activations. So the "conversion error" holds real noise:
+        1e-1. A wrong layout, padding or weight is off by far more.
+int8    The stage simulates integer arithmetic; kernels round products in another order: each layer
+        by itself, given what the artefact computed before it, 2 steps (`local_errors` says why
+        layers are judged and not what dozens of them add up to; the output's own error is then
+        told). A runtime that gives outputs only is judged by them: 2 steps. When a bundle is
+        judged again, each runner must repeat what it gave then within 2 steps. Where an output is
+        float and has no steps behind it: 2e-2 of the range.
+
+Noise against the float reference of w8 and int8 depends on the model. The floors tell a broken
+model from a noisy one: a SNR of 5 dB is noise of a third of the signal's power, and a result that
+has nothing to do with the reference, or is one constant, stays below 3 dB and below a cosine of
+0.7 - unless the outputs have a large constant part (all positive, say), which flatters both
+figures. Top-1 agreement is told and has no limit by default: it says nothing on a network that was
+not trained, and little on a few samples (``deploykit evaluate`` measures accuracy); for a trained
+classifier, ``--limit int8.top1_agreement=0.9`` is worth setting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+from deploykit.errors import UserError
+from deploykit.model import Precision
+
+
+@dataclass(frozen=True)
+class PrecisionLimits:
+    """The limits of one precision; None: the figure is told, not judged.
+
+    Attributes:
+        max_error_over_range: Conversion: at most; for int8, of outputs without steps.
+        max_error_lsb: Conversion: at most, in steps of an output that is computed in integers,
+            end to end; where the runtime gives outputs only.
+        output_error_lsb: The same, where layers are judged too.
+        layer_error_lsb: Conversion: at most, in steps of any layer's result, given the artefact's
+            own values before it.
+        repeat_error_lsb: A bundle judged again: at most, in steps of an output, to what the same
+            runner gave when the bundle was made.
+        reference_error_over_range: Against the float reference: at most.
+        snr_db: Against the float reference: at least.
+        cosine: Against the float reference, worst sample: at least.
+        top1_agreement: With the float reference, 0..1: at least.
+    """
+
+    max_error_over_range: float | None = None
+    max_error_lsb: float | None = None
+    output_error_lsb: float | None = None
+    layer_error_lsb: float | None = None
+    repeat_error_lsb: float | None = None
+    reference_error_over_range: float | None = None
+    snr_db: float | None = None
+    cosine: float | None = None
+    top1_agreement: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of every precision; see the module's docstring for the defaults."""
+
+    fp32: PrecisionLimits = PrecisionLimits(
+        max_error_over_range=2e-5, reference_error_over_range=1e-4
+    )
+    fp16: PrecisionLimits = PrecisionLimits(
+        max_error_over_range=1e-2, reference_error_over_range=1e-2
+    )
+    w8: PrecisionLimits = PrecisionLimits(max_error_over_range=1e-1, snr_db=5.0, cosine=0.8)
+    int8: PrecisionLimits = PrecisionLimits(
+        max_error_over_range=2e-2,
+        max_error_lsb=2.0,
+        layer_error_lsb=2.0,
+        repeat_error_lsb=2.0,
+        snr_db=5.0,
+        cosine=0.8,
+    )
+
+    def of(self, precision: Precision | str) -> PrecisionLimits:
+        """The limits of one precision."""
+        limits: PrecisionLimits = getattr(self, Precision(precision).value)
+        return limits
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Every limit under the name that overrides it, e.g. ``int8.max_error_lsb``."""
+        return {
+            f"{precision.value}.{field.name}": getattr(self.of(precision), field.name)
+            for precision in Precision
+            for field in fields(PrecisionLimits)
+        }
+
+
+@dataclass(frozen=True)
+class LimitOverride:
+    """One limit as the user wants it.
+
+    Attributes:
+        precision: Of which precision.
+        name: Name of a field of `PrecisionLimits`.
+        value: The limit; None to tell the figure without judging it.
+    """
+
+    precision: Precision
+    name: str
+    value: float | None
+
+
+def parse_limit(text: str) -> LimitOverride:
+    """Read ``PRECISION.NAME=VALUE``, e.g. ``int8.max_error_lsb=3`` or ``int8.cosine=none``.
+
+    Raises:
+        UserError: another form, an unknown name, or no number.
+    """
+    name, equals, number = (part.strip() for part in text.partition("="))
+    known = Limits().to_dict()
+    if not equals:
+        raise UserError(
+            f"the limit {text!r}", expected="PRECISION.NAME=VALUE, e.g. int8.max_error_lsb=3"
+        )
+    if name not in known:
+        raise UserError(f"no limit is called {name!r}", expected=f"one of {', '.join(known)}")
+    precision, _, field = name.partition(".")
+    if number.lower() == "none":
+        return LimitOverride(Precision(precision), field, None)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(
+            f"the limit {text!r}", expected="a number after the '=', or none to only tell it"
+        )
+    return LimitOverride(Precision(precision), field, value)
+
+
+def limits_with(overrides: Iterable[str]) -> Limits:
+    """The defaults with overrides such as ``int8.max_error_lsb=3``; a later one wins.
+
+    Raises:
+        UserError: as `parse_limit`.
+    """
+    limits = Limits()
+    for override in map(parse_limit, overrides):
+        changed = replace(limits.of(override.precision), **{override.name: override.value})
+        limits = replace(limits, **{override.precision.value: changed})
+    return limits

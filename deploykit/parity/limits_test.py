@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+
+from deploykit.errors import UserError
+from deploykit.model import Precision
+from deploykit.parity.limits import LimitOverride, Limits, limits_with, parse_limit
+
+
+def test_every_precision_judges_its_conversion_by_default() -> None:
+    for precision in Precision:
+        limits = Limits().of(precision)
+        assert limits.max_error_over_range is not None, precision
+        assert 0 < limits.max_error_over_range < 1
+    assert Limits().of("int8").max_error_lsb == 2
+
+
+def test_every_precision_judges_its_distance_from_the_reference_by_default() -> None:
+    for precision in Precision:
+        limits = Limits().of(precision)
+        assert limits.reference_error_over_range is not None or limits.snr_db is not None
+
+
+def test_a_limit_is_overridden_and_the_others_stay() -> None:
+    limits = limits_with(["int8.max_error_lsb=3", "fp32.cosine = 0.99", "int8.max_error_lsb=4"])
+    expected = {**Limits().to_dict(), "int8.max_error_lsb": 4.0, "fp32.cosine": 0.99}
+    assert limits.to_dict() == expected
+    assert limits_with([]) == Limits()
+
+
+def test_none_tells_the_figure_without_judging_it() -> None:
+    assert parse_limit("w8.snr_db=none") == LimitOverride(Precision.W8, "snr_db", None)
+    assert limits_with(["w8.snr_db=None"]).w8.snr_db is None
+
+
+@pytest.mark.parametrize("name", list(Limits().to_dict()))
+def test_every_told_name_can_be_overridden(name: str) -> None:
+    assert limits_with([f"{name}=0.5"]).to_dict()[name] == 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "int8", "int8.max_error_lsb", "int8.snr_db=", "int8.snr_db=loud", "fp32.cosine=nan"],
+)
+def test_what_is_no_limit_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="limit"):
+        parse_limit(text)
+
+
+@pytest.mark.parametrize("text", ["int4.snr_db=3", "int8.snr=3", "snr_db=3", ".=3", "=3"])
+def test_an_unknown_name_is_refused_with_the_known_ones(text: str) -> None:
+    with pytest.raises(UserError, match="no limit is called") as caught:
+        parse_limit(text)
+    assert "int8.max_error_lsb" in caught.value.expected

@@ -1,0 +1,54 @@
+"""A stage in ONNX Runtime: a temporary .onnx file and a runner on it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploykit.model import Model
+from deploykit.parity.samples import run_samples
+from deploykit.runners.base import Runner, RunnerSpec
+from deploykit.runners.process import open_runner
+from deploykit.tensors import FloatArray
+
+STAGE_RUNNER = "onnxruntime"
+
+
+@contextmanager
+def opened_stage(
+    stage: Model,
+    *,
+    threads: int = 1,
+    timeout_s: float = 120.0,
+    open_with: Callable[[RunnerSpec], Runner] = open_runner,
+) -> Iterator[Runner]:
+    """A runner with the stage loaded, exactly as its graph is written.
+
+    Raises:
+        RunnerError: ONNX Runtime refuses the stage.
+    """
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+        path = Path(folder) / f"{stage.stage.value}.onnx"
+        stage.save(path)
+        spec = RunnerSpec(STAGE_RUNNER, str(path), {"threads": threads}, timeout_s)
+        with open_with(spec) as runner:
+            yield runner
+
+
+def run_stage(
+    stage: Model,
+    inputs: Mapping[str, FloatArray],
+    *,
+    threads: int = 1,
+    timeout_s: float = 120.0,
+    open_with: Callable[[RunnerSpec], Runner] = open_runner,
+) -> dict[str, FloatArray]:
+    """A stage's outputs for every sample, float32 (n, ...), by output name.
+
+    Raises:
+        RunnerError: ONNX Runtime refuses the stage or fails on it.
+    """
+    with opened_stage(stage, threads=threads, timeout_s=timeout_s, open_with=open_with) as runner:
+        return run_samples(runner, inputs, stage.inputs, stage.outputs)

@@ -1,0 +1,1 @@
+"""The report: `model` is the frozen data; `terminal` and `json` are views of it."""

@@ -1,0 +1,184 @@
+"""The report as JSON: stable, versioned, and valid (NaN and infinity are strings)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from deploykit.errors import DataError
+from deploykit.report.model import Check, LayerRow, Question, Report, Verdict
+from deploykit.runners.base import RunnerInfo
+
+SCHEMA = "deploykit.report/1"
+
+_STRINGS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def report_to_json(report: Report) -> str:
+    """The report as text, the same text for the same report."""
+    document = report_to_dict(report)
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def report_to_dict(report: Report) -> dict[str, Any]:
+    """The report as plain data, `report_from_dict` reads it back.
+
+    ``passed`` is told for readers; it follows from the figures and is not read back.
+    """
+    return {
+        "schema": SCHEMA,
+        "model": report.model,
+        "reference": report.reference,
+        "passed": report.passed,
+        "warnings": list(report.warnings),
+        "verdicts": [verdict_to_dict(v) for v in report.verdicts],
+    }
+
+
+def report_from_dict(data: Mapping[str, Any]) -> Report:
+    """Read what `report_to_dict` wrote.
+
+    Raises:
+        DataError: another schema, or not a report.
+    """
+    try:
+        if data["schema"] != SCHEMA:
+            raise DataError(f"a report of schema {data['schema']!r}", expected=SCHEMA)
+        return Report(
+            model=str(data["model"]),
+            reference=str(data["reference"]),
+            verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
+            warnings=tuple(str(w) for w in data["warnings"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"this is not a report: {type(error).__name__}: {error}", expected=f"schema {SCHEMA}"
+        ) from error
+
+
+def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
+    """One verdict as plain data; `verdict_from_dict` reads it back."""
+    return {
+        "target": verdict.target,
+        "precision": verdict.precision,
+        "path": verdict.path,
+        "runner_name": verdict.runner_name,
+        "passed": verdict.passed,
+        "samples": verdict.samples,
+        "error": verdict.error,
+        "runner": _runner_to_dict(verdict.runner) if verdict.runner is not None else None,
+        "checks": [_check_to_dict(c) for c in verdict.checks],
+        "layers": [_layer_to_dict(row) for row in verdict.layers],
+    }
+
+
+def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
+    """Read what `verdict_to_dict` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: not a verdict.
+    """
+    runner = data["runner"]
+    return Verdict(
+        target=str(data["target"]),
+        precision=str(data["precision"]),
+        path=str(data["path"]),
+        runner_name=str(data["runner_name"]),
+        runner=_runner_from_dict(runner) if runner is not None else None,
+        checks=tuple(_check_from_dict(c) for c in data["checks"]),
+        samples=int(data["samples"]),
+        error=str(data["error"]),
+        layers=tuple(_layer_from_dict(row) for row in data["layers"]),
+    )
+
+
+def _runner_to_dict(info: RunnerInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "runtime": info.runtime,
+        "version": info.version,
+        "kernels": info.kernels,
+        "cpu": info.cpu,
+        "threads": info.threads,
+        "details": _plain(dict(info.details)),
+    }
+
+
+def _runner_from_dict(data: Mapping[str, Any]) -> RunnerInfo:
+    return RunnerInfo(
+        name=str(data["name"]),
+        runtime=str(data["runtime"]),
+        version=str(data["version"]),
+        kernels=str(data["kernels"]),
+        cpu=str(data["cpu"]),
+        threads=int(data["threads"]),
+        details=dict(data["details"]),
+    )
+
+
+def _check_to_dict(check: Check) -> dict[str, Any]:
+    return {
+        "question": check.question.name.lower(),
+        "value": check.value,
+        "metric": check.metric,
+        "measured": _number(check.measured),
+        "limit": _number(check.limit),
+        "at_most": check.at_most,
+        "passed": check.passed,
+    }
+
+
+def _check_from_dict(data: Mapping[str, Any]) -> Check:
+    return Check(
+        question=Question[str(data["question"]).upper()],
+        value=str(data["value"]),
+        metric=str(data["metric"]),
+        measured=_float(data["measured"]),
+        limit=None if data["limit"] is None else _float(data["limit"]),
+        at_most=bool(data["at_most"]),
+    )
+
+
+def _layer_to_dict(row: LayerRow) -> dict[str, Any]:
+    return {
+        "value": row.value,
+        "module": row.module,
+        "op_type": row.op_type,
+        "max_error_over_range": _number(row.max_error_over_range),
+        "snr_db": _number(row.snr_db),
+        "max_error_lsb": _number(row.max_error_lsb),
+    }
+
+
+def _layer_from_dict(data: Mapping[str, Any]) -> LayerRow:
+    steps = data["max_error_lsb"]
+    return LayerRow(
+        value=str(data["value"]),
+        module=str(data["module"]),
+        op_type=str(data["op_type"]),
+        max_error_over_range=_float(data["max_error_over_range"]),
+        snr_db=_float(data["snr_db"]),
+        max_error_lsb=None if steps is None else _float(steps),
+    )
+
+
+def _number(value: float | None) -> float | str | None:
+    """A figure as JSON knows it: NaN and infinity have no number there."""
+    if value is None or math.isfinite(value):
+        return value
+    return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+
+
+def _float(value: Any) -> float:
+    return _STRINGS[value] if isinstance(value, str) else float(value)
+
+
+def _plain(value: Any) -> Any:
+    """A runner's details with every figure as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return _number(value) if isinstance(value, float) else value

@@ -1,0 +1,124 @@
+"""The report: frozen data. Terminal, JSON and the exit code are views of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from deploykit.runners.base import RunnerInfo
+
+
+class Question(Enum):
+    """The two questions that parity keeps apart.
+
+    CONVERSION: does the artefact do what the stage does that it was made from?
+    QUANTIZATION: how far is that from the float reference?
+    """
+
+    CONVERSION = "conversion error"
+    QUANTIZATION = "quantization noise"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One measured figure against its limit.
+
+    Attributes:
+        question: Which of the two questions it answers.
+        value: Name of the output that was compared.
+        metric: ``max_error_over_range`` (no unit); ``max_error_lsb``, ``output_error_lsb``,
+            ``layer_error_lsb``, ``repeat_error_lsb`` (steps; `deploykit.parity.limits` tells them
+            apart); ``snr_db``, ``cosine``, or ``top1_agreement`` (0..1).
+        measured: The figure; worst over the samples, but a mean for top1_agreement and snr_db
+            over all samples taken together.
+        limit: Its limit; None if it is only told.
+        at_most: True if the figure must not exceed the limit, False if it must reach it.
+    """
+
+    question: Question
+    value: str
+    metric: str
+    measured: float
+    limit: float | None
+    at_most: bool
+
+    @property
+    def passed(self) -> bool:
+        """Whether the figure is within its limit; a figure that is not a number is not."""
+        if self.limit is None:
+            return True
+        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One value of the artefact compared with the same value of the stage.
+
+    Attributes:
+        value: Name of the value in the stage.
+        module: Module path of the node that makes it.
+        op_type: Op type of that node.
+        max_error_over_range: Largest difference over the value's own range.
+        snr_db: Signal to noise.
+        max_error_lsb: Largest difference in steps of the tensor's scale; None for floats.
+    """
+
+    value: str
+    module: str
+    op_type: str
+    max_error_over_range: float
+    snr_db: float
+    max_error_lsb: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one runner said of one artefact.
+
+    Attributes:
+        target: E.g. ``tflite``.
+        precision: E.g. ``int8``.
+        path: The artefact's path inside of the bundle.
+        runner: What ran it; None if no runner could be opened.
+        checks: The figures; empty if the runner failed.
+        samples: Number of samples compared.
+        error: The runner's failure in words; empty if it ran.
+        layers: Value by value, if that was asked for.
+    """
+
+    target: str
+    precision: str
+    path: str
+    runner_name: str
+    runner: RunnerInfo | None
+    checks: tuple[Check, ...]
+    samples: int
+    error: str = ""
+    layers: tuple[LayerRow, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran and every check is within its limit."""
+        return not self.error and bool(self.checks) and all(c.passed for c in self.checks)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All verdicts on one model.
+
+    Attributes:
+        model: The model's name.
+        reference: What gave the float reference, e.g. ``torch 2.15.0``.
+        verdicts: One for each artefact and runner.
+        warnings: What the user should know, in words.
+    """
+
+    model: str
+    reference: str
+    verdicts: tuple[Verdict, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every verdict passed."""
+        return all(v.passed for v in self.verdicts)

@@ -1,0 +1,289 @@
+"""The parent's side of a runner: one child process, with a time limit on all that it does.
+
+    with open_runner(RunnerSpec("onnxruntime", "model.onnx")) as runner:
+        outputs = runner.run({"input": tensor})
+
+The child is in a session of its own: Ctrl-C reaches the parent alone, which then ends it. A child
+whose parent is gone sees its pipe close and leaves by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, cast
+
+from deploykit.errors import ContractError, MissingDependencyError, RunnerError
+from deploykit.runners.base import Runner, RunnerDefinition, RunnerInfo, RunnerSpec
+from deploykit.runners.protocol import ByteStream, ProtocolError, read_message, write_message
+from deploykit.runners.registry import find_runner
+from deploykit.tensors import Array
+
+_KEPT_STDERR_BYTES = 64 * 1024
+_QUOTED_LINES = 12
+_GRACE_S = 5.0
+
+
+class OutputsOnlyError(RunnerError):
+    """The runtime cannot give intermediate values."""
+
+
+def open_runner(spec: RunnerSpec, definition: RunnerDefinition | None = None) -> Runner:
+    """Start a child process and load a model in it.
+
+    Args:
+        spec: Which runner, which file, options and time limit.
+        definition: The runner, if it is not one of the registry's.
+
+    Returns:
+        A context manager; `Runner.close` ends the child.
+
+    Raises:
+        UserError: no runner has that name.
+        ContractError: an option that the runner fixes to something else.
+        MissingDependencyError: its package is not installed.
+        RunnerError: the runtime refused the file, crashed, or took too long.
+    """
+    chosen = definition if definition is not None else find_runner(spec.runner)
+    _check_installed(chosen)
+    return _ChildRunner(spec, chosen, _joined_options(spec, chosen))
+
+
+def _check_installed(definition: RunnerDefinition) -> None:
+    package = definition.requires.partition(".")[0]
+    if not package or sys.modules.get(package) is not None:
+        return
+    if importlib.util.find_spec(package) is None:
+        raise MissingDependencyError(
+            package, needed_for=f"the runner {definition.name!r}", extra=definition.extra
+        )
+
+
+def _joined_options(spec: RunnerSpec, definition: RunnerDefinition) -> dict[str, Any]:
+    for key, fixed in definition.options.items():
+        if spec.options.get(key, fixed) != fixed:
+            raise ContractError(
+                f"runner {definition.name!r} was given {key}={spec.options[key]!r}",
+                expected=f"{key}={fixed!r}, which is what makes it {definition.name!r}",
+            )
+    return {**spec.options, **definition.options}
+
+
+class _ChildRunner(Runner):
+    """A runner whose backend lives in a child process."""
+
+    def __init__(
+        self, spec: RunnerSpec, definition: RunnerDefinition, options: Mapping[str, Any]
+    ) -> None:
+        self._name = definition.name
+        self._path = spec.path
+        self._timeout_s = spec.timeout_s
+        self._timed_out = threading.Event()
+        self._ended = False
+        self._process = _start_child()
+        self._errors = _StderrTail(cast("IO[bytes]", self._process.stderr))
+        request = {
+            "request": "open",
+            "backend": definition.backend,
+            "path": spec.path,
+            "options": dict(options),
+        }
+        try:
+            reply, _ = self._ask(request, {}, "opening")
+            info = reply["info"]
+            self._info = RunnerInfo(
+                name=definition.name,
+                runtime=str(info["runtime"]),
+                version=str(info["version"]),
+                kernels=str(info["kernels"]),
+                cpu=str(info["cpu"]),
+                threads=int(info["threads"]),
+                details=dict(info["details"]),
+            )
+        except BaseException:
+            self._end(kill=True)
+            raise
+
+    @property
+    def info(self) -> RunnerInfo:
+        """Exactly what runs."""
+        return self._info
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Runner.run`."""
+        return self._ask({"request": "run"}, inputs, "running")[1]
+
+    def run_all(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """See `Runner.run_all`."""
+        return self._ask({"request": "run_all"}, inputs, "running")[1]
+
+    def close(self) -> None:
+        """End the child process; a second call does nothing."""
+        self._end(kill=False)
+
+    def _ask(
+        self, request: Mapping[str, Any], arrays: Mapping[str, Array], doing: str
+    ) -> tuple[dict[str, Any], dict[str, Array]]:
+        if self._ended:
+            raise RunnerError(f"runner {self._name!r} has ended", advice="open it again")
+        try:
+            with self._time_limit():
+                write_message(cast(ByteStream, self._process.stdin), request, arrays)
+                message = read_message(cast(ByteStream, self._process.stdout))
+        except (OSError, EOFError, ProtocolError) as error:
+            raise self._failure(doing, error) from error
+        except TypeError:
+            raise  # an array that cannot be sent: nothing was written, the child is well
+        except BaseException:
+            self._end(kill=True)  # Ctrl-C: what the child answers now would answer nothing
+            raise
+        if message is None:
+            raise self._failure(doing, None)
+        reply, results = message
+        if not reply["ok"]:
+            raise self._refusal(doing, reply)
+        return reply, results
+
+    @contextlib.contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        # A timer that kills works where a pipe cannot be polled; the read then sees its end.
+        timer = threading.Timer(self._timeout_s, self._run_out_of_time)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _run_out_of_time(self) -> None:
+        self._timed_out.set()
+        self._kill()
+
+    def _refusal(self, doing: str, reply: Mapping[str, Any]) -> RunnerError:
+        if reply["outputs_only"]:
+            return OutputsOnlyError(
+                f"runner {self._name!r} gives outputs only: {reply['message']}",
+                advice="take a runner that gives every value, e.g. one with reference kernels",
+            )
+        words = f"{reply['type']}: {reply['message']}"
+        return RunnerError(
+            f"runner {self._name!r} failed while {doing} {self._path}: {words}"
+            f"{self._errors.quoted()}"
+        )
+
+    def _failure(self, doing: str, error: Exception | None) -> RunnerError:
+        """The child is gone, or no longer makes sense: end it and say how it went."""
+        if isinstance(error, ProtocolError):
+            self._end(kill=True)
+            return RunnerError(
+                f"runner {self._name!r} answered out of turn while {doing} {self._path}: {error}"
+                f"{self._errors.quoted()}"
+            )
+        code = self._end(kill=False)
+        headline = f"runner {self._name!r} {_ending(code)} while {doing} {self._path}"
+        advice = "run the same file with another runner, or with other options"
+        if self._timed_out.is_set():
+            headline = (
+                f"runner {self._name!r} took longer than {self._timeout_s:g} s while {doing} "
+                f"{self._path}, and was ended"
+            )
+            advice = "give it more time (--timeout), or take another runner"
+        return RunnerError(headline + self._errors.quoted(), advice=advice)
+
+    def _end(self, *, kill: bool) -> int:
+        """End the child, wait for it, close every pipe; its exit code."""
+        if self._ended:
+            return self._process.returncode
+        self._ended = True
+        if kill:
+            self._kill()
+        with contextlib.suppress(OSError):  # its end of the pipe may be gone already
+            cast("IO[bytes]", self._process.stdin).close()
+        try:
+            code = self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            code = self._process.wait()
+        except BaseException:  # a second Ctrl-C: be quick
+            self._kill()
+            self._process.wait()
+            raise
+        finally:
+            self._errors.finish()
+            cast("IO[bytes]", self._process.stdout).close()
+        return code
+
+    def _kill(self) -> None:
+        if self._process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _start_child() -> subprocess.Popen[bytes]:
+    # The child imports from where the parent imports, and from nowhere else: -P keeps the current
+    # folder out, in which a file such as numpy.py may lie beside the user's model.
+    path = [os.getcwd() if entry == "" else entry for entry in sys.path]  # noqa: PTH109 (a str)
+    return subprocess.Popen(
+        [sys.executable, "-u", "-P", "-m", "deploykit.runners.child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        start_new_session=True,
+    )
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"crashed with {name}{hint}"
+
+
+class _StderrTail:
+    """Reads the child's standard error to its end, and keeps the last of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._pump, daemon=True)
+        self._thread.start()
+
+    def _pump(self) -> None:
+        while chunk := os.read(self._stream.fileno(), 1 << 14):
+            with self._lock:
+                self._chunks.append(chunk)
+                self._size += len(chunk)
+                while self._size - len(self._chunks[0]) >= _KEPT_STDERR_BYTES:
+                    self._size -= len(self._chunks.popleft())
+
+    def quoted(self) -> str:
+        """The last lines, indented, for an error message; empty if there are none."""
+        with self._lock:
+            text = b"".join(self._chunks).decode(errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()][-_QUOTED_LINES:]
+        return "".join(f"\n    | {line}" for line in lines)
+
+    def finish(self) -> None:
+        """Wait for the end of the stream and close it."""
+        self._thread.join(_GRACE_S)
+        if not self._thread.is_alive():  # else a process that the child started holds it open
+            self._stream.close()

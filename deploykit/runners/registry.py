@@ -1,0 +1,59 @@
+"""Which runners there are: the core's own, and those of every installed target."""
+
+from __future__ import annotations
+
+from deploykit.errors import UserError
+from deploykit.runners.base import RunnerDefinition
+
+_CORE = (
+    RunnerDefinition(
+        name="torch",
+        backend="deploykit.runners.torch_backend:TorchBackend",
+        requires="torch",
+        extra="torch",
+        runs="source",
+        description="PyTorch in eager mode: the float reference of a torch source",
+    ),
+    RunnerDefinition(
+        name="onnxruntime",
+        backend="deploykit.runners.onnxruntime_backend:OrtBackend",
+        requires="onnxruntime",
+        extra="all",
+        runs="onnx",
+        description="ONNX Runtime on the CPU: every stage, exactly as its graph is written",
+    ),
+)
+
+
+def runner_definitions() -> dict[str, RunnerDefinition]:
+    """Every runner by name: the core's first, then each target's in the order of their names.
+
+    Imports every installed target.
+
+    Raises:
+        ValueError: two runners have the same name (a bug of a plug-in).
+    """
+    from deploykit.target import available_targets, find_target
+
+    found = {definition.name: definition for definition in _CORE}
+    for target in available_targets():
+        for definition in find_target(target).runners:
+            if definition.name in found:
+                raise ValueError(f"target {target}: a runner {definition.name!r} exists already")
+            found[definition.name] = definition
+    return found
+
+
+def find_runner(name: str) -> RunnerDefinition:
+    """The runner of that name; a target is imported only if the core has no such runner.
+
+    Raises:
+        UserError: there is none, with the names that there are.
+    """
+    for definition in _CORE:
+        if definition.name == name:
+            return definition
+    known = runner_definitions()
+    if name not in known:
+        raise UserError(f"no runner is called {name!r}", expected=f"one of {', '.join(known)}")
+    return known[name]
