@@ -1,0 +1,283 @@
+"""Calibration data: pictures or arrays, as a stream of the tensors that the network reads.
+
+What is accepted:
+
+1.  A folder of pictures, read recursively in the order of their paths: .jpg, .jpeg, .png, .bmp,
+    .webp. They go through the preprocessing contract. Hidden files are passed over; any other
+    file in it that is no picture is an error.
+2.  An .npy file, or an .npz file (its array ``calibration``, else ``images``, else its only one):
+    float32 (n, C, H, W), or (n, H, W, C) where that is the only way to read it, are tensors ready
+    to run; uint8 (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W) are pictures and go through the
+    contract.
+
+With a limit, samples are taken at equal distances over the whole set: folders are often sorted by
+class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deploykit.calibration.check import DataObserver
+from deploykit.errors import ContractError, DataError
+from deploykit.model import Model
+from deploykit.preprocess import Preprocess
+from deploykit.tensors import Array, FloatArray, TensorSpec
+
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """A set of samples, each made when it is asked for.
+
+    Attributes:
+        description: What it is, in words.
+        count: Number of samples.
+        read: Sample number > float32 of the input's shape without the batch axis.
+    """
+
+    description: str
+    count: int
+    read: Callable[[int], FloatArray]
+
+    def batches(self, size: int) -> Iterator[FloatArray]:
+        """All samples in order, ``size`` at a time (the last batch may hold fewer).
+
+        Yields:
+            float32 (n, C, H, W); no more than one batch is in memory.
+
+        Raises:
+            DataError: a file that is no picture.
+        """
+        if size < 1:
+            raise ValueError(f"a batch of {size}")
+        for start in range(0, self.count, size):
+            stop = min(start + size, self.count)
+            yield np.stack([self.read(index) for index in range(start, stop)])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all tensors in order; it reads the whole set."""
+        observer = DataObserver()
+        for index in range(self.count):
+            observer.add(self.read(index))
+        return observer.fingerprint()
+
+
+def load_calibration_data(
+    path: Path, model_input: TensorSpec, preprocess: Preprocess | None, limit: int | None = None
+) -> CalibrationData:
+    """The calibration data at a path; see the module's docstring for what is accepted.
+
+    Args:
+        path: A folder, an .npy or an .npz file.
+        model_input: The network's input, (1, C, H, W).
+        preprocess: The contract, needed for pictures.
+        limit: At most so many samples, spread over the set.
+
+    Raises:
+        DataError: nothing there, no pictures, a wrong shape or dtype.
+        ContractError: pictures without a contract, or a contract that does not give the shape of
+            the input.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"a limit of {limit} calibration samples", expected="at least 1")
+    if path.is_dir():
+        return _data_of_folder(path, model_input, preprocess, limit)
+    if not path.exists():
+        raise DataError(
+            f"no calibration data at {path}",
+            expected="a folder of pictures, an .npy or an .npz file",
+        )
+    array, origin = _load_array(path)
+    return _data_of_array(array, origin, model_input, preprocess, limit)
+
+
+def sample_as_data(model: Model, limit: int | None = None) -> CalibrationData | None:
+    """The pictures that came with the checkpoint; None if there are none.
+
+    Raises:
+        ContractError: there are, but no contract says how they become tensors.
+        DataError: the sample is no array of pictures.
+    """
+    if model.calibration_sample is None:
+        return None
+    origin = f"the checkpoint's own sample of '{model.name}'"
+    return _data_of_array(
+        model.calibration_sample, origin, _picture_input(model.inputs), model.preprocess, limit
+    )
+
+
+def _picture_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
+    if len(inputs) != 1:
+        raise DataError(
+            f"a model with {len(inputs)} inputs", expected="one input, to calibrate with pictures"
+        )
+    return inputs[0]
+
+
+def _data_of_folder(
+    folder: Path, model_input: TensorSpec, preprocess: Preprocess | None, limit: int | None
+) -> CalibrationData:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    for path in files:
+        if path.suffix.lower() not in PICTURE_SUFFIXES:
+            raise _no_picture(path)
+    if not files:
+        raise DataError(
+            f"no pictures in {folder}",
+            expected=f"files that end in {', '.join(PICTURE_SUFFIXES)}",
+        )
+    contract = _check_contract(preprocess, model_input, f"the pictures in {folder}")
+    chosen = [files[index] for index in _spread(len(files), limit)]
+    return CalibrationData(
+        description=f"{len(chosen)} of {len(files)} pictures in {folder.name}",
+        count=len(chosen),
+        read=lambda index: _read_picture(chosen[index], contract),
+    )
+
+
+def _read_picture(path: Path, contract: Preprocess) -> FloatArray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return contract.apply(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _no_picture(path) from error
+
+
+def _no_picture(path: Path) -> DataError:
+    return DataError(
+        f"{path} is no picture that can be read",
+        expected=f"pictures only ({', '.join(PICTURE_SUFFIXES)})",
+        advice="take it out of the folder, or mend it",
+    )
+
+
+def _load_array(path: Path) -> tuple[Array, str]:
+    try:
+        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            with loaded as archive:
+                key = _choose_key(path, archive.files)
+                return archive[key], f"'{key}' in {path.name}"
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise DataError(
+            f"cannot read calibration data from {path}: {error}",
+            expected="a folder of pictures, or an .npy or .npz file without pickled objects",
+        ) from error
+    return loaded, path.name
+
+
+def _choose_key(path: Path, keys: Sequence[str]) -> str:
+    for key in ("calibration", "images"):
+        if key in keys:
+            return key
+    if len(keys) == 1:
+        return keys[0]
+    raise DataError(
+        f"{path} holds the arrays {', '.join(sorted(keys)) or '(none)'}",
+        expected="an array 'calibration' or 'images', or a single one",
+    )
+
+
+def _data_of_array(
+    array: Array,
+    origin: str,
+    model_input: TensorSpec,
+    preprocess: Preprocess | None,
+    limit: int | None,
+) -> CalibrationData:
+    if array.ndim == 0 or not array.shape[0]:
+        raise DataError(f"{origin} is empty: shape {array.shape}", expected="at least one sample")
+    if array.dtype == np.uint8:
+        read = _reader_of_pictures(array, origin, model_input, preprocess)
+    elif array.dtype == np.float32:
+        read = _reader_of_tensors(array, origin, model_input)
+    else:
+        raise DataError(
+            f"{origin} has dtype {array.dtype}",
+            expected="uint8 pictures or float32 tensors",
+            advice="convert it: array.astype(numpy.float32)",
+        )
+    chosen = _spread(array.shape[0], limit)
+    kind = "pictures" if array.dtype == np.uint8 else "tensors"
+    return CalibrationData(
+        description=f"{len(chosen)} of {array.shape[0]} {kind} of {origin}",
+        count=len(chosen),
+        read=lambda index: read(chosen[index]),
+    )
+
+
+def _reader_of_pictures(
+    array: Array, origin: str, model_input: TensorSpec, preprocess: Preprocess | None
+) -> Callable[[int], FloatArray]:
+    channels_last = array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3))
+    channels_first = array.ndim == 4 and array.shape[1] in (1, 3)
+    if not (channels_last or channels_first):
+        raise DataError(
+            f"{origin} has shape {array.shape}",
+            expected="uint8 pictures: (n, H, W), (n, H, W, 1) or (n, H, W, 3)",
+        )
+    contract = _check_contract(preprocess, model_input, origin)
+
+    def read(index: int) -> FloatArray:
+        picture = np.asarray(array[index])
+        return contract.apply(picture if channels_last else np.moveaxis(picture, 0, -1))
+
+    return read
+
+
+def _reader_of_tensors(
+    array: Array, origin: str, model_input: TensorSpec
+) -> Callable[[int], FloatArray]:
+    shape = model_input.shape[1:]
+    if array.shape[1:] == shape:
+        return lambda index: np.array(array[index], dtype=np.float32)
+    if len(shape) == 3 and array.shape[1:] == (*shape[1:], shape[0]):
+        return lambda index: np.ascontiguousarray(np.moveaxis(array[index], -1, 0), np.float32)
+    expected = f"(n, {', '.join(map(str, shape))})"
+    if len(shape) == 3:
+        expected += f" or (n, {shape[1]}, {shape[2]}, {shape[0]})"
+    raise DataError(
+        f"{origin} has shape {array.shape}",
+        expected=f"{expected}, as the input '{model_input.name}' of the network",
+        advice="or give uint8 pictures of any size, which go through the preprocessing contract",
+    )
+
+
+def _check_contract(
+    preprocess: Preprocess | None, model_input: TensorSpec, origin: str
+) -> Preprocess:
+    if preprocess is None:
+        raise ContractError(
+            f"{origin} are pictures, and nothing says how a picture becomes the network's input",
+            expected="a preprocessing contract (size, colour order, mean, std)",
+            advice="give a checkpoint that carries one, give one with --preprocess, or give "
+            "float32 tensors that are ready to run (.npy, .npz)",
+        )
+    made = (preprocess.channels, *preprocess.size)
+    if model_input.shape[1:] != made:
+        raise ContractError(
+            f"the preprocessing contract makes tensors of shape {made}",
+            expected=f"{model_input.shape[1:]}, as the input '{model_input.name}' of the network",
+            advice="make the contract's size and colour those that the network reads",
+        )
+    return preprocess
+
+
+def _spread(count: int, limit: int | None) -> list[int]:
+    """Indices of at most ``limit`` of ``count`` samples at equal distances, in order."""
+    taken = count if limit is None else min(limit, count)
+    return [index * count // taken for index in range(taken)]

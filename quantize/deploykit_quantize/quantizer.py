@@ -1,0 +1,165 @@
+"""Writing the QDQ graph: fused graph + policy + calibration table > quantized stage.
+
+Names, for a value ``v``: its producer goes on making ``v``; a QuantizeLinear makes
+``v_quantized`` of it, a DequantizeLinear makes ``v_dequantized`` of that, and the ops read this. If
+``v`` is an output of the graph, the DequantizeLinear makes ``v`` and the producer ``v_float``.
+Weights, biases and constants ``W`` become an initializer ``W_quantized`` and a DequantizeLinear
+that makes ``W_dequantized``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deploykit.calibration.table import CalibrationTable
+from deploykit.errors import ContractError
+from deploykit.graph.qdq import has_qdq
+from deploykit.graph.read_qdq import (
+    BIAS_INPUTS,
+    constant_of,
+    is_constant,
+    is_structural,
+)
+from deploykit.model import Model, Stage
+from deploykit.passes.base import run_passes
+from deploykit.tensors import Array, QuantParams
+from deploykit_quantize.arithmetic import (
+    bias_params,
+    fit_weight_params,
+    params_from_range,
+    quantize_bias,
+    quantize_weights_to,
+    weight_params,
+)
+from deploykit_quantize.derive_range import derive_range
+from deploykit_quantize.observers import choose_range
+from deploykit_quantize.policy import Observer, Policy, TensorRule
+from deploykit_quantize.scale_groups import ScalePlan, plan_scales
+from deploykit_quantize.write_qdq import QdqWriter
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_DEFAULT_OBSERVER = Observer()
+_WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def quantize_model(
+    model: Model, policy: Policy, table: CalibrationTable, observer: Observer = _DEFAULT_OBSERVER
+) -> Model:
+    """The quantized stage of a fused model: QDQ, runs in ONNX Runtime.
+
+    Args:
+        model: The fused stage; it is not changed.
+        policy: How the target wants it; its recipe must be static.
+        table: Statistics of this very model's values.
+        observer: How ranges are chosen from them.
+
+    Raises:
+        ContractError: the model is quantized already, or the recipe is not static.
+        DataError: the table lacks a value, or weights or ranges are not finite.
+    """
+    if has_qdq(model.graph):
+        raise ContractError(
+            f"model '{model.name}' is quantized already",
+            expected="a float model",
+            advice="leave out --int8: its own scales are used",
+        )
+    graph = model.graph.clone()
+    notes = run_passes(graph, policy.rewrites)
+    activations = policy.recipe.activations
+    ranges: dict[ir.Value, tuple[float, float]] = {}
+
+    def range_of(value: ir.Value) -> tuple[float, float]:
+        if value not in ranges:
+            seen = table.values.get(value.name or "")
+            if seen is not None and activations is not None:
+                ranges[value] = choose_range(seen, observer, activations)
+            else:
+                ranges[value] = derive_range(value, range_of)
+        return ranges[value]
+
+    plan = plan_scales(graph.graph, policy, range_of)
+    writer = QdqWriter(graph.graph)
+    _quantize_constants(writer, graph.graph, policy, plan)
+    _quantize_values(writer, graph.graph, policy, plan)
+    writer.remove_unused()
+    return model.advanced(graph, Stage.QUANTIZED, notes)
+
+
+def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: ScalePlan) -> None:
+    requantized = [
+        (node, index, node.inputs[index], p) for (node, index), p in plan.requantized.items()
+    ]
+    reals = {}
+    for value, params in plan.values.items():
+        producer = value.producer()
+        stays_float = producer is not None and producer.op_type not in policy.quantized_ops
+        readers = [
+            use
+            for use in value.uses()
+            if not stays_float or use.node.op_type in policy.quantized_ops
+        ]
+        is_output = value.is_graph_output() and producer is not None and not stays_float
+        reals[value] = writer.insert_pair(value, params, value.name or "", takes_output=is_output)
+        for use in readers:
+            use.node.replace_input_with(use.idx, reals[value])
+    again: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
+    for node, index, source, params in requantized:
+        assert source is not None
+        key = (source, node.outputs[0])
+        if key not in again:
+            name = f"{source.name}_for_{node.outputs[0].name}"
+            again[key] = writer.insert_pair(reals[source], params, name)
+        node.replace_input_with(index, again[key])
+
+
+def _quantize_constants(
+    writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: ScalePlan
+) -> None:
+    """Weights, biases and constant operands of the quantized ops."""
+    activations = policy.recipe.activations
+    assert activations is not None
+    for node in list(graph):
+        if node.op_type not in policy.quantized_ops:
+            continue
+        if node.op_type in _WEIGHTED_OPS and _quantize_weights(writer, node, policy, plan):
+            continue
+        for index, value in enumerate(node.inputs):
+            data = constant_of(value)
+            if value is None or data is None or is_structural(node, index):
+                continue
+            params = plan.joined_constants.get((node, index))
+            if params is None:
+                low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 0.0)
+                params = params_from_range(low, high, activations)
+            writer.quantize_constant(node, index, params, params.quantize(data))
+
+
+def _quantize_weights(writer: QdqWriter, node: ir.Node, policy: Policy, plan: ScalePlan) -> bool:
+    """Weights and bias of a Conv, ConvTranspose or Gemm; the second operand of a MatMul."""
+    source = node.inputs[0]
+    weights = constant_of(node.inputs[1])
+    if weights is None or source is None or is_constant(source):
+        return False
+    params = choose_weight_params(node, weights, policy.recipe.weights)
+    data = plan.values[source]
+    index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
+    bias = constant_of(node.inputs[index]) if index < len(node.inputs) else None
+    if bias is not None:
+        params = fit_weight_params(bias, data, params)
+        scales = bias_params(data, params, bias.shape)
+        writer.quantize_constant(node, index, scales, quantize_bias(bias, scales))
+    writer.quantize_constant(node, 1, params, quantize_weights_to(params, weights))
+    return True
+
+
+def choose_weight_params(node: ir.Node, weights: Array, rule: TensorRule) -> QuantParams:
+    """Parameters of the constant second input of an op of `_WEIGHTED_OPS`.
+
+    The channel axis is that of the outputs: 0 of a Conv's (O, I/group, kH, kW) and of a Gemm's
+    (O, I), 1 of a ConvTranspose's (I, O/group, kH, kW), whose groups share the scales. A MatMul has
+    one scale.
+    """
+    axes = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if node.attributes.get_int("transB", 0) else 1}
+    return weight_params(weights, axes.get(node.op_type), rule)
