@@ -1,0 +1,172 @@
+"""Architectures by name: ``timm/NAME``, ``torchvision/NAME``, ``deploykit/NAME``, or a callable.
+
+A name is resolved to an `Architecture`: the untrained module, and what its library says of the
+picture it reads. Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploykit.errors import SourceError
+from deploykit.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import torch
+
+FORMS = "timm/NAME, torchvision/NAME, deploykit/NAME or package.module:callable"
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """An untrained network, built.
+
+    Attributes:
+        name: How it was named, e.g. ``timm/ghostnet_100``.
+        module: The network, with weights of no meaning.
+        input_shape: NCHW with batch 1, by its library's default; empty if that is not known.
+        preprocess: How its library feeds it pictures; None if that is not known.
+    """
+
+    name: str
+    module: torch.nn.Module
+    input_shape: tuple[int, ...] = ()
+    preprocess: Preprocess | None = None
+
+
+_REGISTERED: dict[str, Callable[..., Architecture]] = {}
+
+
+def register_architecture(name: str, build: Callable[..., Architecture]) -> None:
+    """Make ``deploykit/NAME`` known: ``build(**arch_kwargs)`` gives the `Architecture`.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _REGISTERED:
+        raise ValueError(f"architecture deploykit/{name} is registered twice")
+    _REGISTERED[name] = build
+
+
+def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
+    """The untrained network of a name.
+
+    Args:
+        name: In one of the four forms. A name without any is looked for in timm.
+        kwargs: Keyword arguments of its constructor.
+
+    Raises:
+        SourceError: the name is unknown (near ones are named), or the constructor refuses.
+        MissingDependencyError: the library is not installed.
+    """
+    for forbidden in ("pretrained", "weights", "weights_backbone", "checkpoint_path"):
+        if kwargs.get(forbidden):
+            raise SourceError(
+                f"the architecture argument {forbidden}={kwargs[forbidden]!r} loads other weights",
+                advice="leave it out: the weights come from the file",
+            )
+    library, slash, rest = name.partition("/")
+    if slash and library == "timm":
+        from deploykit.sources.timm_architecture import build_timm
+
+        return build_timm(rest, kwargs)
+    if slash and library == "torchvision":
+        from deploykit.sources.torchvision_architecture import build_torchvision
+
+        return build_torchvision(rest, kwargs)
+    if slash and library == "deploykit":
+        if rest not in _REGISTERED:
+            raise unknown_name("deploykit", rest, _REGISTERED)
+        with building(name, kwargs):
+            return _REGISTERED[rest](**kwargs)
+    if ":" in name and not slash:
+        return _build_callable(name, kwargs)
+    if not slash and name.partition(".")[0].isidentifier():
+        from deploykit.sources.timm_architecture import build_timm
+
+        return build_timm(name, kwargs)
+    raise SourceError(f"the architecture '{name}'", expected=FORMS)
+
+
+def unknown_name(library: str, name: str, known: Iterable[str]) -> SourceError:
+    """The error for a name that a library does not have, with the nearest that it has."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    return SourceError(
+        f"{library} has no architecture called '{name}'",
+        expected=f"e.g. {', '.join(f'{library}/{n}' for n in near or names[:5])}"
+        if names
+        else f"one that is registered under {library}/; none is",
+    )
+
+
+@contextlib.contextmanager
+def building(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Turn what a constructor raises into a `SourceError` that tells what it was given."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:
+        given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items()) or "no arguments"
+        raise SourceError(
+            f"{name} cannot be built with {given}: {type(error).__name__}: {error}",
+            advice="check --arch-kwargs",
+        ) from error
+
+
+def _build_callable(name: str, kwargs: Mapping[str, Any]) -> Architecture:
+    import torch
+
+    module_name, _, attribute = name.partition(":")
+    with _working_folder_importable():
+        try:
+            target: Any = importlib.import_module(module_name)
+        except ImportError as error:
+            raise SourceError(
+                f"cannot import '{module_name}', named by the architecture '{name}': {error}",
+                advice="run deploykit from the folder that holds it, or install it",
+            ) from error
+        for part in attribute.split("."):
+            if not hasattr(target, part):
+                near = difflib.get_close_matches(part, dir(target), n=3)
+                raise SourceError(
+                    f"'{module_name}' has no '{attribute}'",
+                    expected=f"a callable that returns the network"
+                    f"{', e.g. ' + ', '.join(near) if near else ''}",
+                )
+            target = getattr(target, part)
+        if isinstance(target, torch.nn.Module):
+            raise SourceError(
+                f"'{name}' is a module, not a callable that builds one",
+                advice="name its class, or a function that returns it",
+            )
+        with building(name, kwargs):
+            module = target(**kwargs)
+    if not isinstance(module, torch.nn.Module):
+        raise SourceError(
+            f"'{name}' returned a {type(module).__name__}", expected="a torch.nn.Module"
+        )
+    return Architecture(name, module)
+
+
+@contextlib.contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    # As `python -m` does; an installed command has not got it.
+    folder = str(Path.cwd())
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)

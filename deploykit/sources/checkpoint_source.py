@@ -1,0 +1,101 @@
+"""A checkpoint and an architecture to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploykit.errors import SourceError
+from deploykit.preprocess import Preprocess
+from deploykit.sources.architecture import FORMS, Architecture, build_architecture
+from deploykit.sources.checkpoint import CheckpointContent, load_checkpoint, without_bookkeeping
+from deploykit.sources.options import LoadOptions
+from deploykit.sources.torch_source import TorchSource, static_input_shape
+from deploykit.sources.weights import load_weights
+
+
+def open_checkpoint(path: Path, options: LoadOptions) -> TorchSource:
+    """The network of a checkpoint, with its weights.
+
+    The architecture is the option's, else the checkpoint's own (a bare name, as timm's training
+    script writes it, is timm's). The input is the option's, else the checkpoint's, else the
+    architecture's own.
+
+    Raises:
+        SourceError: no weights, no architecture, or one does not fit the other.
+        MissingDependencyError: torch or the architecture's library is not installed.
+    """
+    return network_of(load_checkpoint(path, options.key), options, origin=str(path))
+
+
+def network_of(content: CheckpointContent, options: LoadOptions, *, origin: str) -> TorchSource:
+    """As `open_checkpoint`, from what was read already."""
+    arch = options.arch or content.arch
+    if not arch:
+        some = ", ".join(list(content.state_dict)[:3])
+        raise SourceError(
+            f"{origin} holds weights ({some} ...) but does not say of which architecture",
+            expected=f"--arch with {FORMS}",
+            advice="e.g. --arch timm/ghostnet_100 --arch-kwargs num_classes=10",
+        )
+    # The file's own arguments belong to its own architecture, and give way to the user's.
+    own_kwargs: Mapping[str, Any] = content.arch_kwargs if arch == content.arch else {}
+    built = build_architecture(arch, {**own_kwargs, **options.arch_kwargs})
+    load_weights(
+        built.module, without_bookkeeping(content.state_dict), origin=origin, arch=built.name
+    )
+    own_shape = (1, *content.input_size) if content.input_size else built.input_shape
+    shape = static_input_shape(options.input_shape, own_shape, what=f"{origin} with {built.name}")
+    preprocess = content.preprocess or _preprocess_of(content, built, shape)
+    _check_labels(content.labels, origin)
+    return TorchSource(
+        program=built.module.float().eval(),
+        input_shapes=(shape,),
+        arch=built.name,
+        preprocess=_resized(preprocess, shape),
+        labels=content.labels,
+        calibration_sample=content.calibration_sample,
+    )
+
+
+def _preprocess_of(
+    content: CheckpointContent, built: Architecture, shape: tuple[int, ...]
+) -> Preprocess | None:
+    base = built.preprocess
+    if not content.preprocess_config:
+        return base
+    from deploykit.sources.timm_architecture import preprocess_of_config
+
+    defaults: dict[str, Any] = {}
+    if base is not None:
+        defaults = {"mean": base.mean, "std": base.std, "interpolation": base.interpolation}
+        if isinstance(base.resize, int):
+            defaults["crop_pct"] = base.size[0] / base.resize
+    return preprocess_of_config({**defaults, **content.preprocess_config}, shape)
+
+
+def _resized(preprocess: Preprocess | None, shape: tuple[int, ...]) -> Preprocess | None:
+    """The contract at the size that the network is exported for, with the crop in proportion."""
+    from dataclasses import replace
+
+    if preprocess is None or len(shape) != 4 or preprocess.channels != shape[1]:
+        return None
+    size = (shape[2], shape[3])
+    if size == preprocess.size:
+        return preprocess
+    resize = preprocess.resize
+    if isinstance(resize, int):
+        resize = round(resize * min(size) / min(preprocess.size))
+    elif resize is not None:
+        resize = (
+            round(resize[0] * size[0] / preprocess.size[0]),
+            round(resize[1] * size[1] / preprocess.size[1]),
+        )
+    return replace(preprocess, size=size, resize=resize)
+
+
+def _check_labels(labels: tuple[str, ...] | None, origin: str) -> None:
+    if labels is not None and len(set(labels)) != len(labels):
+        twice = sorted({n for n in labels if labels.count(n) > 1})
+        raise SourceError(f"{origin} has labels that stand twice: {', '.join(twice[:5])}")

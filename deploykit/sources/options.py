@@ -1,0 +1,37 @@
+"""How a source is loaded: plain data, so that another process can load the same thing again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What the user says of a source beyond its path.
+
+    Attributes:
+        arch: ``timm/NAME``, ``torchvision/NAME``, ``deploykit/NAME`` or
+            ``package.module:callable``; empty to take the checkpoint's own.
+        arch_kwargs: Keyword arguments of the architecture's constructor.
+        key: Which entry of a checkpoint holds the weights; empty for the stated order of choice.
+        input_shape: NCHW; empty for the checkpoint's or architecture's own. In an ONNX file it
+            pins the dynamic axes.
+        trust_pickle: Whether a pickle that runs code may be loaded.
+    """
+
+    arch: str = ""
+    arch_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    key: str = ""
+    input_shape: tuple[int, ...] = ()
+    trust_pickle: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `from_dict` reads it back."""
+        return {**asdict(self), "input_shape": list(self.input_shape)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LoadOptions:
+        """Read what `to_dict` wrote."""
+        return cls(**{**data, "input_shape": tuple(data["input_shape"])})

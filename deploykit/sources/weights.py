@@ -1,0 +1,188 @@
+"""Weights into a module: prefixes, dtypes, and a full account of what does not fit."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deploykit.errors import SourceError
+
+if TYPE_CHECKING:
+    import torch
+
+# What wrappers put before every name (DataParallel, DistributedDataParallel, averaged models) ...
+_LEADING = ("module",)
+# ... and what they put anywhere (torch.compile, sharding, activation checkpointing); no layer is
+# called so.
+_ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_COUNTER = "num_batches_tracked"  # of batch norm; evaluation does not read it
+_LISTED = 6
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How the names and shapes of weights differ from a module's.
+
+    Attributes:
+        missing: Names that the module has and the weights lack.
+        unexpected: Names that the weights have and the module lacks.
+        misshapen: (name, shape in the weights, shape in the module).
+    """
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.misshapen)
+
+    @property
+    def guessed_num_classes(self) -> int | None:
+        """The number of classes that would make the classifier fit.
+
+        The layers of a classifier differ from the module's in the number of outputs alone, all by
+        the same two numbers; None if the misshapen weights do not look like that.
+        """
+        changes = set()
+        for _, found, expected in self.misshapen:
+            if len(found) != len(expected) or not found or found[1:] != expected[1:]:
+                return None
+            changes.add((found[0], expected[0]))
+        return changes.pop()[0] if len(changes) == 1 else None
+
+
+def strip_prefixes(
+    state_dict: Mapping[str, torch.Tensor], expected: Iterable[str] = ()
+) -> dict[str, torch.Tensor]:
+    """Names without what DataParallel, torch.compile and their kind put in, however nested.
+
+    ``module.`` goes only where every name begins with it. Names that are the module's own
+    (``expected``) are left alone.
+
+    Raises:
+        SourceError: two names become one.
+    """
+    if state_dict.keys() == set(expected):
+        return dict(state_dict)
+    names = {name: [p for p in name.split(".") if p not in _ANYWHERE] for name in state_dict}
+    for word in _LEADING:
+        while names and all(len(parts) > 1 and parts[0] == word for parts in names.values()):
+            names = {name: parts[1:] for name, parts in names.items()}
+    result: dict[str, torch.Tensor] = {}
+    for name, parts in names.items():
+        short = ".".join(parts)
+        if short in result:
+            raise SourceError(
+                f"the weights hold '{short}' twice, with and without a wrapper's prefix",
+                advice="save the state_dict of the unwrapped model",
+            )
+        result[short] = state_dict[name]
+    return result
+
+
+def compare_weights(state_dict: Mapping[str, torch.Tensor], module: torch.nn.Module) -> Mismatch:
+    """What does not fit. Batch norm's counters of batches are not missed, and not in the way."""
+    expected = module.state_dict()
+    missing = [k for k in expected if k not in state_dict and not k.endswith(_COUNTER)]
+    unexpected = [k for k in state_dict if k not in expected and not k.endswith(_COUNTER)]
+    misshapen = [
+        (k, tuple(state_dict[k].shape), tuple(v.shape))
+        for k, v in expected.items()
+        if k in state_dict and state_dict[k].shape != v.shape
+    ]
+    return Mismatch(tuple(missing), tuple(unexpected), tuple(misshapen))
+
+
+def load_weights(
+    module: torch.nn.Module, state_dict: Mapping[str, torch.Tensor], *, origin: str, arch: str
+) -> None:
+    """Give ``module`` its weights, in float32, in place.
+
+    Args:
+        module: The untrained network.
+        state_dict: Its weights; floating-point ones of any width.
+        origin: The file, for messages.
+        arch: The architecture, for messages.
+
+    Raises:
+        SourceError: names or shapes do not fit (all are listed), or a weight is NaN or infinite.
+    """
+    weights = strip_prefixes(state_dict, module.state_dict().keys())
+    mismatch = compare_weights(weights, module)
+    if mismatch:
+        raise _refusal(mismatch, weights, origin, arch)
+    expected = module.state_dict()
+    fitting = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+        if name in expected
+    }
+    for name in expected:
+        if name not in fitting:  # a counter of batches
+            fitting[name] = expected[name]
+    refuse_bad_numbers(fitting, origin)
+    module.load_state_dict(fitting, strict=True, assign=True)
+
+
+def refuse_bad_numbers(tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Refuse weights that are no numbers.
+
+    Raises:
+        SourceError: naming every tensor with a NaN or an infinity.
+    """
+    bad = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
+    if bad:
+        raise SourceError(
+            f"{origin} has NaN or infinity in {_listed(bad)}",
+            expected="finite weights",
+            advice="the training diverged or the file is damaged: take an earlier checkpoint",
+        )
+
+
+def _refusal(
+    mismatch: Mismatch, weights: Mapping[str, torch.Tensor], origin: str, arch: str
+) -> SourceError:
+    lines = [f"the weights of {origin} do not fit {arch}:"]
+    if mismatch.missing:
+        lines.append(f"  missing: {_listed(mismatch.missing)}")
+    if mismatch.unexpected:
+        lines.append(f"  unexpected: {_listed(mismatch.unexpected)}")
+    if mismatch.misshapen:
+        shapes = [f"{name} is {a}, not {b}" for name, a, b in mismatch.misshapen]
+        lines.append(f"  wrong shape: {_listed(shapes)}")
+    return SourceError("\n".join(lines), advice=_advice(mismatch, weights))
+
+
+def _advice(mismatch: Mismatch, weights: Mapping[str, torch.Tensor]) -> str:
+    guess = mismatch.guessed_num_classes
+    if guess is not None:
+        return f"try --arch-kwargs num_classes={guess}"
+    first = {name.partition(".")[0] for name in weights}
+    if len(first) == 1 and mismatch.missing and mismatch.unexpected:
+        prefix = first.pop() + "."
+        bare = {name.removeprefix(prefix) for name in mismatch.unexpected}
+        if bare & set(mismatch.missing):
+            return (
+                f"every name begins with '{prefix}': save the state_dict of that submodule "
+                "(model.<name>.state_dict())"
+            )
+    if mismatch.missing and mismatch.unexpected:
+        near = difflib.get_close_matches(mismatch.missing[0], mismatch.unexpected, n=1)
+        if near:
+            return (
+                f"another version of the architecture? ('{mismatch.missing[0]}' is missing, "
+                f"'{near[0]}' is there); check --arch and --arch-kwargs"
+            )
+    return "check --arch and --arch-kwargs; --key chooses another entry of the file"
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return f"{', '.join(items[:_LISTED])}{more} ({len(items)})"
