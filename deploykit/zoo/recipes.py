@@ -1,0 +1,74 @@
+"""How each family of the zoo is trained. A new family is one more entry of `RECIPES`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from deploykit.errors import SourceError
+from deploykit.preprocess import Preprocess
+
+_FASHION_MNIST_64 = Preprocess(size=(64, 64), mean=(0.2860,) * 3, std=(0.3530,) * 3)
+"""Grey pictures scaled up to 64x64: a stride of 32 then leaves 2x2 and not a single pixel."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """A network and the hyperparameters that train it: AdamW, linear warm-up, cosine to zero.
+
+    Attributes:
+        family: Name on the command line.
+        arch: Where the network's code is: ``timm/NAME`` or ``torchvision/NAME``.
+        arch_kwargs: What its constructor is given besides ``num_classes``, which the data says.
+        preprocess: From a picture to the input tensor.
+        epochs: Passes over the training images.
+        half_size_share: Share of the epochs, the first ones, that see the tensors at half their
+            height and width: a third of the time, and the rest makes up for it.
+        batch: Images in a step.
+        learning_rate: The highest one.
+        warmup_share: Share of the steps until then.
+        weight_decay: Of weights; never of batch norm or biases.
+        label_smoothing: Of the cross entropy.
+        shift_px: Largest random shift of a tensor at full size, in pixels either way.
+        flip: Whether half of the pictures are mirrored.
+    """
+
+    family: str
+    arch: str
+    preprocess: Preprocess = _FASHION_MNIST_64
+    arch_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 12
+    half_size_share: float = 0.5
+    batch: int = 256
+    learning_rate: float = 4e-3
+    warmup_share: float = 0.15
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+    shift_px: int = 4
+    flip: bool = True
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """All fields that are not said elsewhere in a checkpoint, as plain data."""
+        elsewhere = ("family", "arch", "arch_kwargs", "preprocess")
+        return {k: v for k, v in asdict(self).items() if k not in elsewhere}
+
+
+RECIPES: dict[str, TrainingRecipe] = {
+    recipe.family: recipe
+    for recipe in (TrainingRecipe(family="ghostnet", arch="timm/ghostnet_050"),)
+}
+
+
+def find_recipe(family: str) -> TrainingRecipe:
+    """The recipe of a family.
+
+    Raises:
+        SourceError: there is none of that name.
+    """
+    if family not in RECIPES:
+        raise SourceError(
+            f"the zoo has no family '{family}'", expected=f"one of {', '.join(sorted(RECIPES))}"
+        )
+    return RECIPES[family]
