@@ -1,0 +1,91 @@
+"""Arguments that several subcommands share, and what they mean for the library."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploykit.model import Model
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a model is loaded: `load_source` reads them."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="checkpoint, safetensors, exported program (.pt2), TorchScript or .onnx; told apart "
+        "by content",
+    )
+    group = parser.add_argument_group("source")
+    group.add_argument(
+        "--arch",
+        default="",
+        metavar="NAME",
+        help="timm/NAME, torchvision/NAME, deploykit/NAME or package.module:callable; default: "
+        "the checkpoint's own",
+    )
+    group.add_argument(
+        "--arch-kwargs",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="arguments of the architecture, e.g. num_classes=10",
+    )
+    group.add_argument("--key", default="", help="entry of the checkpoint that holds the weights")
+    group.add_argument(
+        "--input",
+        default="",
+        metavar="1x3x224x224",
+        help="input shape (NCHW); default: the checkpoint's or architecture's own",
+    )
+    group.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="load a pickled module: this RUNS CODE that the file brings",
+    )
+    group.add_argument("--name", default="", help="the model's name; default: the file's")
+
+
+def load_source(args: argparse.Namespace) -> Model:
+    """The exported stage of the model that the arguments name."""
+    from deploykit.sources.load import load
+    from deploykit.sources.options import LoadOptions
+    from deploykit.sources.parse import parse_arch_kwargs, parse_input_shape
+
+    options = LoadOptions(
+        arch=args.arch,
+        arch_kwargs=parse_arch_kwargs(args.arch_kwargs),
+        key=args.key,
+        input_shape=parse_input_shape(args.input) if args.input else (),
+        trust_pickle=args.trust_pickle,
+    )
+    return load(args.model, options=options, name=args.name)
+
+
+def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which runners judge, how strictly, and how that is shown."""
+    group = parser.add_argument_group("verification")
+    group.add_argument(
+        "--runner", action="append", default=[], metavar="NAME", help="only this runner (repeat)"
+    )
+    group.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="PRECISION.METRIC=VALUE",
+        help="another limit, e.g. int8.max_error_lsb=3 (repeat)",
+    )
+    group.add_argument("--threads", type=positive, default=1, help="threads of each runtime")
+    group.add_argument(
+        "--timeout", type=float, default=120.0, metavar="S", help="time limit of each runtime"
+    )
+    group.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def positive(text: str) -> int:
+    """An integer above zero, for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value

@@ -1,0 +1,159 @@
+"""``deploykit convert``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploykit.cli.arguments import (
+    add_source_arguments,
+    add_verdict_arguments,
+    load_source,
+    positive,
+)
+from deploykit.errors import EXIT_OK, EXIT_PARITY
+
+if TYPE_CHECKING:
+    from deploykit_quantize.policy import Observer
+
+_PRECISIONS = {
+    "fp32": "float32 weights and activations (default)",
+    "fp16": "float16 weights, float32 activations",
+    "w8": "int8 weights, activations quantized by the runtime (dynamic range)",
+    "int8": "int8 weights and activations (full integer); needs calibration data",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--to", default="tflite", metavar="TARGETS", help="targets, comma-separated (tflite)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="the bundle; default: the model's name",
+    )
+    group = parser.add_argument_group("precision (several may be given)")
+    for name, text in _PRECISIONS.items():
+        group.add_argument(
+            f"--{name}", action="append_const", const=name, dest="precisions", help=text
+        )
+    group.add_argument(
+        "--io",
+        choices=("auto", "float32", "uint8", "int8"),
+        default="auto",
+        help="dtype of an int8 artefact's input and output (auto: int8)",
+    )
+    group.add_argument(
+        "--input-layout",
+        choices=("NHWC", "NCHW"),
+        default="NHWC",
+        help="layout of the artefact's picture input",
+    )
+    _add_calibration_arguments(parser)
+    add_verdict_arguments(parser)
+    parser.add_argument("--no-verify", action="store_true", help="write only, run nothing")
+    parser.add_argument("--layers", action="store_true", help="compare value by value")
+    parser.add_argument("--samples", type=positive, default=16, help="number of golden inputs (16)")
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+
+
+def _add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("calibration")
+    group.add_argument(
+        "--calibrate",
+        type=Path,
+        default=None,
+        metavar="PATH",
+        help="folder of pictures, .npy or .npz; default: the checkpoint's own sample",
+    )
+    group.add_argument(
+        "--calibration-samples", type=positive, default=None, metavar="N", help="use at most N"
+    )
+    group.add_argument(
+        "--calibration-table",
+        type=Path,
+        default=None,
+        metavar="JSON",
+        help="a table made before (calibration.json of a bundle)",
+    )
+    group.add_argument(
+        "--allow-suspicious-calibration",
+        action="store_true",
+        help="warn only where the data look like noise",
+    )
+    group.add_argument(
+        "--observer",
+        default="minmax",
+        metavar="METHOD",
+        help="minmax (default), mse, percentile or percentile:99.9",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, print the verdicts, and return the exit code."""
+    from deploykit.conversion import ConvertRequest, convert
+    from deploykit.report.json import report_to_json
+    from deploykit.report.terminal import render_layers, render_report
+
+    def progress(line: str) -> None:
+        if not args.quiet:
+            print(f"  {line}", file=sys.stderr, flush=True)
+
+    request = ConvertRequest(
+        targets=tuple(t for t in args.to.split(",") if t),
+        precisions=tuple(args.precisions or ["fp32"]),
+        options={"io": args.io, "input_layout": args.input_layout},
+        out=args.out,
+        calibration=args.calibrate,
+        calibration_limit=args.calibration_samples,
+        calibration_table=args.calibration_table,
+        allow_suspicious=args.allow_suspicious_calibration,
+        observer=_observer(args.observer),
+        verify=not args.no_verify,
+        runners=tuple(args.runner),
+        samples=args.samples,
+        limits=tuple(args.limit),
+        layers=args.layers,
+        threads=args.threads,
+        timeout_s=args.timeout,
+    )
+    model = load_source(args)
+    progress(f"loaded {model.name}: {model.source.kind} {model.source.arch}".rstrip())
+    result = convert(model, request, progress=progress)
+    report = result.report
+    if args.json:
+        print(report_to_json(report))
+    else:
+        if report.verdicts:
+            print(render_report(report))
+        for verdict in report.verdicts:
+            if verdict.layers:
+                print(f"\n{verdict.path} on {verdict.runner_name}, value by value:")
+                print(render_layers(verdict.layers))
+        for artifact in result.bundle.artifacts:
+            print(f"wrote {result.folder / artifact.path} ({artifact.bytes:,} bytes)")
+        if not report.verdicts:
+            print("not verified (--no-verify)")
+    return EXIT_OK if report.passed else EXIT_PARITY
+
+
+def _observer(text: str) -> Observer:
+    from deploykit.errors import UserError
+    from deploykit_quantize.policy import Observer
+
+    method, _, percentile = text.partition(":")
+    if not percentile:
+        return Observer(method)
+    try:
+        return Observer(method, float(percentile))
+    except ValueError:
+        raise UserError(
+            f"--observer {text!r}", expected="minmax, mse, percentile or percentile:99.9"
+        ) from None

@@ -1,0 +1,53 @@
+"""``deploykit evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deploykit.cli.arguments import positive
+from deploykit.errors import EXIT_OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that convert wrote")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help=".npz with 'images' (n,H,W,C uint8) and 'labels', or a folder with the IDX files",
+    )
+    parser.add_argument(
+        "--source",
+        default="",
+        metavar="MODEL",
+        help="the source model, for the float reference; its hash must be the bundle's",
+    )
+    parser.add_argument("--samples", type=positive, default=None, help="use at most so many")
+    parser.add_argument(
+        "--runner", action="append", default=[], metavar="NAME", help="only this runner (repeat)"
+    )
+    parser.add_argument("--threads", type=positive, default=1, help="threads of each runtime")
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, metavar="S", help="time limit of each runtime"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print top-1 of every artefact beside the reference."""
+    from deploykit.evaluation import evaluate
+
+    table = evaluate(
+        args.bundle,
+        args.data,
+        source=args.source,
+        samples=args.samples,
+        runners=args.runner,
+        threads=args.threads,
+        timeout_s=args.timeout,
+    )
+    print(table.to_json() if args.json else table.to_text())
+    return EXIT_OK

@@ -1,0 +1,32 @@
+"""``deploykit verify``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deploykit.cli.arguments import add_verdict_arguments
+from deploykit.errors import EXIT_OK, EXIT_PARITY
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder that convert wrote")
+    add_verdict_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge the bundle, print the verdicts, and return the exit code."""
+    from deploykit.report.json import report_to_json
+    from deploykit.report.terminal import render_report
+    from deploykit.verification import verify
+
+    report = verify(
+        args.bundle,
+        runners=args.runner,
+        limits=args.limit,
+        threads=args.threads,
+        timeout_s=args.timeout,
+    )
+    print(report_to_json(report) if args.json else render_report(report))
+    return EXIT_OK if report.passed else EXIT_PARITY

@@ -1,0 +1,347 @@
+"""`convert`: one source to a bundle; the steps of the way, in order, and nothing else.
+
+source ─> exported ─> simplified ─> fused ─┬─ policy + table ─> quantized ─> target ─> artefact
+                                           └─ calibration data ─> CalibrationTable      │
+golden inputs ─> reference, stages ────────────── compare ────────────────── runners ───┘
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploykit.bundle import Bundle, BundleArtifact, check_replaceable, write_bundle
+from deploykit.errors import DataError, UserError
+from deploykit.model import Model, Precision, Stage
+from deploykit.parity.limits import Limits, limits_with
+from deploykit.report.model import Report
+from deploykit.target import Artifact, ArtifactRequest, Made, Target, find_target
+
+if TYPE_CHECKING:
+    from deploykit.calibration.data import CalibrationData
+    from deploykit.calibration.table import CalibrationTable
+    from deploykit.proof import Proof
+    from deploykit_quantize.policy import Observer
+
+#: Versions that shape an artefact or a verdict, and so stand in the manifest.
+_LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim", "pillow")
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """What to make of a model, and how strictly to look at it.
+
+    Attributes:
+        targets: Names of targets.
+        precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``.
+        options: The targets' own options, e.g. ``{"io": "float32"}``.
+        out: The bundle's folder; None for a folder named like the model, here.
+        calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
+        calibration_limit: Use at most so many of them; None for all.
+        calibration_table: A table made before, instead of data.
+        allow_suspicious: Whether calibration data that look like noise are a warning only.
+        observer: How ranges are chosen; None for min-max.
+        verify: Whether to run what was written, and to keep golden vectors.
+        runners: Names of runners; empty for all of each target's.
+        samples: Number of golden inputs.
+        limits: Overrides such as ``int8.max_error_lsb=3``.
+        layers: Whether to compare value by value.
+        threads: Threads of each runtime.
+        timeout_s: Time limit of each runtime, seconds.
+    """
+
+    targets: tuple[str, ...] = ("tflite",)
+    precisions: tuple[str, ...] = ("fp32",)
+    options: Mapping[str, str] = field(default_factory=dict)
+    out: Path | None = None
+    calibration: Path | None = None
+    calibration_limit: int | None = None
+    calibration_table: Path | None = None
+    allow_suspicious: bool = False
+    observer: Observer | None = None
+    verify: bool = True
+    runners: tuple[str, ...] = ()
+    samples: int = 16
+    limits: tuple[str, ...] = ()
+    layers: bool = False
+    threads: int = 1
+    timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class ConversionResult:
+    """What `convert` made.
+
+    Attributes:
+        folder: The bundle.
+        bundle: Its manifest.
+        report: All verdicts; without any if nothing was verified.
+    """
+
+    folder: Path
+    bundle: Bundle
+    report: Report
+
+
+def convert(
+    model: Model,
+    request: ConvertRequest | None = None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ConversionResult:
+    """Take a loaded model to a bundle of artefacts, verified on their runtimes.
+
+    Args:
+        model: The exported stage, as `deploykit.load` gives it.
+        request: What to make; None for the defaults.
+        progress: Called with one line a step.
+
+    Raises:
+        UserError: an option or data that cannot be used; nothing was written.
+        UnsupportedOpsError: with every op that a target lacks; nothing was written.
+    """
+    from deploykit.passes.pipeline import advance
+
+    request = request or ConvertRequest()
+    plan = _plan(request)
+    limits = limits_with(request.limits)
+    runners = _chosen_runners(request, plan)
+    folder = request.out if request.out is not None else Path(model.name)
+    check_replaceable(folder)
+    fused = advance(model, Stage.FUSED)
+    progress(f"fused: {len(fused.graph.graph)} nodes")
+    data = _calibration_data(fused, request, plan)
+    table = _calibration_table(fused, request, plan, data, progress)
+    made = []
+    for target, precision in plan:
+        made.append(_make(fused, target, precision, request, table))
+        size = len(made[-1].artifact.data)
+        progress(f"{target.name} {precision.value}: {size:,} bytes")
+    proof = _prove(model, made, runners, request, limits, data, progress)
+    artifacts = tuple(_describe(item, proof) for item in made)
+    bundle = Bundle(
+        name=model.name,
+        source={
+            "kind": model.source.kind,
+            "file": Path(model.source.path).name,
+            "sha256": model.source.sha256,
+            "arch": model.source.arch,
+        },
+        libraries=_library_versions(),
+        inputs=model.inputs,
+        outputs=model.outputs,
+        preprocess=model.preprocess,
+        labels=model.labels,
+        reference=proof.reference if proof else "",
+        artifacts=artifacts,
+        calibration=_calibration_summary(table, request),
+        has_golden=proof is not None,
+    )
+    files = {item.file: item.artifact.data for item in made}
+    write_bundle(
+        folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
+    )
+    report = Report(
+        model=model.name,
+        reference=bundle.reference,
+        verdicts=tuple(v for a in artifacts for v in a.verdicts),
+        warnings=table.warnings if table else (),
+    )
+    return ConversionResult(folder, bundle, report)
+
+
+def _plan(request: ConvertRequest) -> list[tuple[Target, Precision]]:
+    if not request.targets or not request.precisions:
+        raise UserError("nothing to make", expected="at least one target and one precision")
+    plan = []
+    for name in dict.fromkeys(request.targets):
+        target = find_target(name)
+        for text in dict.fromkeys(request.precisions):
+            try:
+                precision = Precision(text)
+            except ValueError:
+                raise UserError(
+                    f"unknown precision {text!r}",
+                    expected=f"one of {', '.join(p.value for p in Precision)}",
+                ) from None
+            if precision not in target.precisions:
+                known = ", ".join(p.value for p in target.precisions)
+                raise UserError(f"{name} cannot be written as {text}", expected=f"one of {known}")
+            plan.append((target, precision))
+    return plan
+
+
+def _chosen_runners(
+    request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
+) -> dict[str, tuple[str, ...]]:
+    """Target > names of the runners that judge its artefacts."""
+    chosen: dict[str, tuple[str, ...]] = {}
+    known: list[str] = []
+    for target, _ in plan:
+        own = [r.name for r in target.runners]
+        known += [name for name in own if name not in known]
+        chosen[target.name] = tuple(n for n in own if not request.runners or n in request.runners)
+    unknown = [name for name in request.runners if name not in known]
+    if unknown:
+        raise UserError(
+            f"no runner of {', '.join(chosen)} is called {', '.join(unknown)}",
+            expected=f"one of {', '.join(known)}",
+        )
+    return chosen
+
+
+def _needs_table(plan: Sequence[tuple[Target, Precision]]) -> bool:
+    policies = [target.policy(precision) for target, precision in plan]
+    return any(p is not None and p.recipe.activations is not None for p in policies)
+
+
+def _calibration_data(
+    fused: Model, request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
+) -> CalibrationData | None:
+    """The data that calibrate, and whose samples are the golden inputs; None if there are none."""
+    from deploykit.calibration.data import load_calibration_data, sample_as_data
+
+    if len(fused.inputs) != 1:
+        if _needs_table(plan):
+            raise UserError(
+                f"the model has {len(fused.inputs)} inputs",
+                expected="one picture input for int8 calibration",
+            )
+        return None
+    data = None
+    if request.calibration is not None:
+        data = load_calibration_data(
+            request.calibration, fused.inputs[0], fused.preprocess, request.calibration_limit
+        )
+    elif fused.calibration_sample is not None and (request.verify or _needs_table(plan)):
+        data = sample_as_data(fused, request.calibration_limit)
+    if data is None and request.calibration_table is None and _needs_table(plan):
+        raise DataError(
+            "int8 needs data to calibrate with, and none were given",
+            expected="16 or more samples like those that the model will see",
+            advice="--calibrate FOLDER of pictures, or --calibrate FILE.npz/.npy of ready tensors "
+            "(n,C,H,W float32) or pictures (n,H,W,C uint8); a checkpoint may also carry a "
+            "'calibration' sample of its own; --w8 needs no data",
+        )
+    return data
+
+
+def _calibration_table(
+    fused: Model,
+    request: ConvertRequest,
+    plan: Sequence[tuple[Target, Precision]],
+    data: CalibrationData | None,
+    progress: Callable[[str], None],
+) -> CalibrationTable | None:
+    from deploykit.calibration.table import CalibrationTable
+
+    if not _needs_table(plan):
+        return None
+    if request.calibration_table is not None:
+        return CalibrationTable.load(request.calibration_table)
+    from deploykit.calibration.collect import collect_statistics
+
+    if data is None:
+        raise AssertionError("int8 without data was let through")
+    table = collect_statistics(fused, data, allow_suspicious=request.allow_suspicious)
+    progress(f"calibrated on {table.samples} samples: {data.description}")
+    return table
+
+
+def _calibration_summary(
+    table: CalibrationTable | None, request: ConvertRequest
+) -> dict[str, Any] | None:
+    if table is None:
+        return None
+    return {
+        "samples": table.samples,
+        "data_sha256": table.data_fingerprint,
+        "observer": request.observer.method if request.observer else "minmax",
+        "warnings": list(table.warnings),
+    }
+
+
+def _make(
+    fused: Model,
+    target: Target,
+    precision: Precision,
+    request: ConvertRequest,
+    table: CalibrationTable | None,
+) -> Made:
+    from deploykit_quantize.policy import Observer
+    from deploykit_quantize.quantizer import quantize_model
+    from deploykit_quantize.weight_only import quantize_weights
+
+    policy = target.policy(precision)
+    stage, key = fused, Stage.FUSED.value
+    if policy is not None:
+        key = f"{target.name}.{precision.value}"
+        if policy.recipe.activations is None:
+            stage = quantize_weights(fused, policy.recipe)
+        elif table is not None:
+            stage = quantize_model(fused, policy, table, request.observer or Observer())
+    artifact = target.write(stage, ArtifactRequest(precision, request.options))
+    return Made(file_name(fused.name, artifact), artifact, key, stage)
+
+
+def file_name(model_name: str, artifact: Artifact) -> str:
+    """Name of an artefact's file in the bundle, e.g. ``ghostnet.int8.tflite``."""
+    return f"{model_name}.{artifact.precision.value}{artifact.suffix}"
+
+
+def _prove(
+    model: Model,
+    made: Sequence[Made],
+    runners: Mapping[str, tuple[str, ...]],
+    request: ConvertRequest,
+    limits: Limits,
+    data: CalibrationData | None,
+    progress: Callable[[str], None],
+) -> Proof | None:
+    if not request.verify:
+        return None
+    from deploykit.proof import ProofRequest, prove
+
+    settings = ProofRequest(
+        runners=runners,
+        limits=limits,
+        samples=request.samples,
+        layers=request.layers,
+        threads=request.threads,
+        timeout_s=request.timeout_s,
+    )
+    return prove(model, made, settings, data, progress=progress)
+
+
+def _describe(item: Made, proof: Proof | None) -> BundleArtifact:
+    artifact = item.artifact
+    return BundleArtifact(
+        target=artifact.target,
+        precision=artifact.precision.value,
+        path=item.file,
+        sha256=hashlib.sha256(artifact.data).hexdigest(),
+        bytes=len(artifact.data),
+        stage=item.stage_key,
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
+        output_steps=artifact.output_steps,
+        summary=artifact.summary,
+        verdicts=proof.verdicts[item.file] if proof else (),
+    )
+
+
+def _library_versions() -> dict[str, str]:
+    import deploykit
+
+    found = {"deploykit": deploykit.__version__, "python": platform.python_version()}
+    for package in (*_LIBRARIES, "torch", "ai-edge-litert"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # optional: a manifest names what was there
+            continue
+    return found

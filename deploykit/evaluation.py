@@ -1,0 +1,226 @@
+"""`evaluate`: top-1 of every artefact of a bundle on labelled data, beside the float reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deploykit.bundle import Bundle, read_bundle
+from deploykit.errors import BundleError, DataError, SourceError, UserError
+from deploykit.files import sha256_of
+from deploykit.parity.samples import run_samples
+from deploykit.parity.stages import STAGE_RUNNER, opened_stage
+from deploykit.runners.base import Runner, RunnerSpec
+from deploykit.runners.process import open_runner
+from deploykit.target import find_target
+
+if TYPE_CHECKING:
+    from deploykit.preprocess import Preprocess
+    from deploykit.tensors import FloatArray, TensorSpec
+    from deploykit.zoo.datasets import LabelledImages
+    from deploykit.zoo.evaluate import Top1
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Top-1 of one artefact on one runner.
+
+    Attributes:
+        what: ``reference``, or the artefact's file.
+        precision: E.g. ``int8``.
+        runner: What ran it.
+        bytes: Size of the file.
+        correct: Number of images named rightly.
+        total: Number of images.
+        agreement: Share of images that it names like the reference, 0..1; None without one.
+    """
+
+    what: str
+    precision: str
+    runner: str
+    bytes: int
+    correct: int
+    total: int
+    agreement: float | None
+
+    @property
+    def top1(self) -> float:
+        """Share of images named rightly, 0..1."""
+        return self.correct / self.total
+
+
+_HEADER = (
+    f"{'artefact':<28} {'precision':<9} {'runner':<18} {'bytes':>10} {'top-1':>8} "
+    f"{'vs ref':>8} {'agree':>7}"
+)
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """What `evaluate` measured; the reference, if any, comes first."""
+
+    rows: tuple[AccuracyRow, ...]
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        rows = [{**asdict(r), "top1": r.top1} for r in self.rows]
+        return json.dumps({"schema": "deploykit.accuracy/1", "rows": rows}, indent=1)
+
+    def to_text(self) -> str:
+        """As a table for a terminal."""
+        lines = [_HEADER]
+        reference = next((r for r in self.rows if r.what == "reference"), None)
+        for row in self.rows:
+            against = agree = "-"
+            if reference is not None and row is not reference:
+                against = f"{100 * (row.top1 - reference.top1):+.2f}"
+                agree = f"{100 * (row.agreement or 0):.1f} %"
+            lines.append(
+                f"{row.what:<28} {row.precision:<9} {row.runner:<18} {row.bytes:>10,} "
+                f"{100 * row.top1:>6.2f} % {against:>8} {agree:>7}"
+            )
+        lines.append(f"{self.rows[0].total:,} images")
+        if reference is None:
+            lines.append("no reference: give the source model with --source to have it beside")
+        return "\n".join(lines)
+
+
+def evaluate(
+    folder: Path,
+    data: Path,
+    *,
+    source: str = "",
+    samples: int | None = None,
+    runners: Sequence[str] = (),
+    threads: int = 1,
+    timeout_s: float = 600.0,
+) -> AccuracyTable:
+    """Measure top-1 of every artefact of a bundle, pictures prepared by its own contract.
+
+    Args:
+        folder: The bundle.
+        data: An .npz with ``images`` (n, H, W, C uint8) and ``labels``, or a folder of IDX files.
+        source: The source model, for the float reference; empty for none.
+        samples: Use the first so many images; None for all.
+        runners: Names of runners; empty for the first of each target, the one that phones have.
+        threads: Threads of each runtime.
+        timeout_s: Time limit of each batch of 250 images, seconds.
+
+    Raises:
+        UserError: the bundle, data or source cannot be used.
+        RunnerError: a runtime failed.
+    """
+    bundle = read_bundle(folder)
+    if bundle.preprocess is None:
+        raise BundleError(
+            f"{folder} has no preprocessing contract, so its pictures cannot be prepared",
+            advice="convert from a checkpoint that has one, or from an architecture that has "
+            "a default",
+        )
+    images = _load_images(data, samples)
+    _check_labels(bundle, images)
+    rows: list[AccuracyRow] = []
+    reference = None
+    if source:
+        reference, runtime, size = _evaluate_reference(
+            bundle, bundle.preprocess, source, images, threads, timeout_s
+        )
+        rows.append(_row("reference", "fp32", runtime, size, reference, reference))
+    for artifact in bundle.artifacts:
+        definitions = find_target(artifact.target).runners
+        names = [d.name for d in definitions if d.name in runners] if runners else (
+            [definitions[0].name]
+        )  # fmt: skip
+        for name in names:
+            options = {"threads": threads}
+            spec = RunnerSpec(name, str(folder / artifact.path), options, timeout_s)
+            with open_runner(spec) as runner:
+                top1 = _measure(
+                    runner, artifact.inputs[0], artifact.outputs[0], bundle.preprocess, images
+                )
+            rows.append(
+                _row(artifact.path, artifact.precision, name, artifact.bytes, top1, reference)
+            )
+    if not rows:
+        raise UserError(f"none of the runners {', '.join(runners)} runs an artefact of {folder}")
+    return AccuracyTable(tuple(rows))
+
+
+def _row(
+    what: str, precision: str, runner: str, size: int, top1: Top1, reference: Top1 | None
+) -> AccuracyRow:
+    agreement = None
+    if reference is not None:
+        agreement = float(np.mean(top1.predictions == reference.predictions))
+    return AccuracyRow(what, precision, runner, size, top1.correct, top1.total, agreement)
+
+
+def _load_images(path: Path, samples: int | None) -> LabelledImages:
+    from deploykit.zoo.datasets import read_labelled_images
+
+    images = read_labelled_images(path)
+    if samples is None or samples >= len(images):
+        return images
+    return replace(images, images=images.images[:samples], labels=images.labels[:samples])
+
+
+def _check_labels(bundle: Bundle, images: LabelledImages) -> None:
+    if bundle.labels is not None and tuple(bundle.labels) != tuple(images.classes):
+        raise DataError(
+            f"the data have classes {', '.join(images.classes[:4])}, ...",
+            expected=f"those of the model: {', '.join(bundle.labels[:4])}, ...",
+            advice="measure the model on the classes that it was trained for",
+        )
+
+
+def _evaluate_reference(
+    bundle: Bundle,
+    preprocess: Preprocess,
+    source: str,
+    images: LabelledImages,
+    threads: int,
+    timeout_s: float,
+) -> tuple[Top1, str, int]:
+    from deploykit.sources.load import load
+
+    path = Path(source)
+    if not path.is_file():
+        raise SourceError(f"there is no file {source}", expected="the bundle's source model")
+    if sha256_of(path) != bundle.source["sha256"]:
+        raise SourceError(
+            f"{source} is not what the bundle was made from",
+            expected=f"a file with SHA-256 {bundle.source['sha256'][:16]}...",
+        )
+    model = load(path)
+    if model.source.reference == STAGE_RUNNER:
+        with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
+            measured = _measure(runner, model.inputs[0], model.outputs[0], preprocess, images)
+            return measured, runner.info.name, path.stat().st_size
+    options = {
+        "load_options": dict(model.source.load_options),
+        "threads": threads,
+        "batch": model.inputs[0].shape[0],
+    }
+    with open_runner(RunnerSpec(model.source.reference, str(path), options, timeout_s)) as runner:
+        measured = _measure(runner, model.inputs[0], model.outputs[0], preprocess, images)
+        return measured, runner.info.name, path.stat().st_size
+
+
+def _measure(
+    runner: Runner,
+    source: TensorSpec,
+    result: TensorSpec,
+    preprocess: Preprocess,
+    images: LabelledImages,
+) -> Top1:
+    from deploykit.zoo.evaluate import top1
+
+    def predict(tensors: FloatArray) -> FloatArray:
+        return run_samples(runner, {source.name: tensors}, (source,), (result,))[result.name]
+
+    return top1(predict, images, preprocess)

@@ -1,0 +1,198 @@
+"""The proof of a conversion: golden vectors, and what every runner says of every artefact."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploykit.bundle import Golden
+from deploykit.errors import RunnerError
+from deploykit.model import Model
+from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
+from deploykit.parity.golden import make_golden_inputs
+from deploykit.parity.layers import compare_layers
+from deploykit.parity.limits import Limits
+from deploykit.parity.local_errors import measure_local_errors
+from deploykit.parity.samples import run_samples
+from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
+from deploykit.report.model import LayerRow, Verdict
+from deploykit.runners.base import Runner, RunnerSpec
+from deploykit.runners.process import open_runner
+from deploykit.target import Made
+
+if TYPE_CHECKING:
+    from deploykit.calibration.data import CalibrationData
+    from deploykit.tensors import FloatArray
+
+
+@dataclass(frozen=True)
+class ProofRequest:
+    """How a conversion is proven.
+
+    Attributes:
+        runners: Target > names of the runners that judge its artefacts.
+        limits: The limits of every precision.
+        samples: Number of golden inputs.
+        layers: Whether to compare value by value.
+        threads: Threads of each runtime.
+        timeout_s: Time limit of each runtime, seconds.
+    """
+
+    runners: Mapping[str, tuple[str, ...]]
+    limits: Limits
+    samples: int
+    layers: bool
+    threads: int
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What `prove` found.
+
+    Attributes:
+        golden: Inputs, and what the reference and each stage gave for them.
+        reference: What gave the float reference, in words.
+        verdicts: Artefact's file name > verdicts.
+    """
+
+    golden: Golden
+    reference: str
+    verdicts: Mapping[str, tuple[Verdict, ...]]
+
+
+def prove(
+    model: Model,
+    made: Sequence[Made],
+    request: ProofRequest,
+    data: CalibrationData | None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Proof:
+    """Run the reference, each stage and each artefact on the same inputs, and compare.
+
+    Args:
+        model: The exported stage; its source says what gives the float reference.
+        made: The artefacts and their stages.
+        request: Runners, limits, samples.
+        data: Where golden inputs are taken from; None for synthetic ones.
+        progress: Called with one line a step.
+
+    Raises:
+        RunnerError: the reference or a stage does not run; an artefact that does not is a
+            verdict.
+    """
+    inputs = make_golden_inputs(model, data, request.samples)
+    reference, words = _run_reference(model, inputs, request)
+    progress(f"float reference: {words}")
+    stages: dict[str, Mapping[str, FloatArray]] = {}
+    runs: dict[str, Mapping[str, Mapping[str, FloatArray]]] = {}
+    verdicts: dict[str, tuple[Verdict, ...]] = {}
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+        for item in made:
+            if item.stage_key not in stages:
+                stages[item.stage_key] = run_stage(
+                    item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
+                )
+            path = Path(folder) / item.file
+            path.write_bytes(item.artifact.data)
+            expected = Expected(stages[item.stage_key], reference)
+            trials = [
+                _Trial(item, path, name, inputs, request)
+                for name in request.runners[item.artifact.target]
+            ]
+            results = [(trial.runner, trial.run()) for trial in trials]
+            runs[item.file] = {name: run.outputs for name, run in results if not run.error}
+            verdicts[item.file] = tuple(
+                trial.judge(run, expected) for trial, (_, run) in zip(trials, results, strict=True)
+            )
+            progress(f"ran {item.file} on {', '.join(name for name, _ in results)}")
+    return Proof(Golden(inputs, reference, stages, runs), words, verdicts)
+
+
+def _run_reference(
+    model: Model, inputs: Mapping[str, FloatArray], request: ProofRequest
+) -> tuple[Mapping[str, FloatArray], str]:
+    threads, timeout_s = request.threads, request.timeout_s
+    if model.source.reference == STAGE_RUNNER:
+        with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
+            return _outputs(runner, model, inputs)
+    options = {
+        "load_options": dict(model.source.load_options),
+        "threads": threads,
+        "batch": model.inputs[0].shape[0],
+    }
+    spec = RunnerSpec(model.source.reference, model.source.path, options, timeout_s)
+    with open_runner(spec) as runner:
+        return _outputs(runner, model, inputs)
+
+
+def _outputs(
+    runner: Runner, model: Model, inputs: Mapping[str, FloatArray]
+) -> tuple[Mapping[str, FloatArray], str]:
+    outputs = run_samples(runner, inputs, model.inputs, model.outputs)
+    return outputs, f"{runner.info.runtime} {runner.info.version}"
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One artefact on one runner."""
+
+    item: Made
+    path: Path
+    runner: str
+    inputs: Mapping[str, FloatArray]
+    request: ProofRequest
+
+    def run(self) -> ArtifactRun:
+        """What the artefact gives for the golden inputs."""
+        return run_artifact(
+            self.path,
+            runner=self.runner,
+            input_specs=self.item.artifact.inputs,
+            output_specs=self.item.artifact.outputs,
+            inputs=self.inputs,
+            options=self._options,
+            timeout_s=self.request.timeout_s,
+        )
+
+    def judge(self, run: ArtifactRun, expected: Expected) -> Verdict:
+        """The verdict; an int8 artefact's layers are judged one by one."""
+        artifact = self.item.artifact
+        layers: tuple[LayerRow, ...] = ()
+        if not run.error and any(s.quantization for s in artifact.value_specs.values()):
+            try:
+                layers = self._measure(measure_local_errors)
+            except RunnerError as failure:
+                run = replace(run, error=str(failure))
+        verdict = judge_run(
+            run,
+            replace(expected, layers=layers),
+            file=self.item.file,
+            target=artifact.target,
+            precision=artifact.precision,
+            output_specs=artifact.outputs,
+            output_steps=artifact.output_steps,
+            limits=self.request.limits,
+        )
+        if not self.request.layers or verdict.error:
+            return verdict
+        return replace(verdict, layers=self._measure(compare_layers))
+
+    def _measure(self, measure: Callable[..., tuple[LayerRow, ...]]) -> tuple[LayerRow, ...]:
+        return measure(
+            self.path,
+            self.item.artifact,
+            self.item.stage,
+            runner=self.runner,
+            inputs=self.inputs,
+            options=self._options,
+            timeout_s=self.request.timeout_s,
+        )
+
+    @property
+    def _options(self) -> dict[str, object]:
+        return {"threads": self.request.threads}
