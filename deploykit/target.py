@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from deploykit.errors import UserError
+from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
 from deploykit.tensors import QuantParams, TensorSpec
@@ -112,6 +113,9 @@ class Target(Protocol):
             UnsupportedOpsError: with every op that has no lowering.
             ContractError: an option that the target does not know.
         """
+
+    def lowerings(self) -> LoweringTable[Any]:
+        """The ops that it lowers, and those that it refuses with a reason."""
 
     def recognizes(self, path: Path) -> bool:
         """Whether a file holds this target's format, by its content."""

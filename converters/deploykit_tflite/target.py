@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploykit import __version__
 from deploykit.errors import ContractError
+from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
@@ -52,6 +53,12 @@ class TfliteTarget:
         _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
         _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),
     )
+
+    def lowerings(self) -> LoweringTable[Any]:
+        """The table of `deploykit_tflite.lower_graph`."""
+        from deploykit_tflite.lower_graph import TABLE
+
+        return TABLE
 
     def policy(self, precision: Precision) -> Policy | None:
         """How a precision is quantized; None where the float stage is written as it is."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,20 @@ class CalibrationTable:
 
     def to_json(self) -> str:
         """The table as JSON text, the same text for the same table; `from_json` reads it back."""
-        document: dict[str, Any] = {
+        head: dict[str, Any] = {
             "format": FORMAT,
             "samples": self.samples,
             "data_fingerprint": self.data_fingerprint,
             "model_fingerprint": self.model_fingerprint,
             "warnings": list(self.warnings),
-            "values": {
-                name: {
-                    "minimum": s.minimum,
-                    "maximum": s.maximum,
-                    "mean": s.mean,
-                    "std": s.std,
-                    "count": s.count,
-                    "histogram": list(s.histogram),
-                }
-                for name, s in sorted(self.values.items())
-            },
         }
-        return json.dumps(document, indent=1) + "\n"
+        # One line a value: thousands of histogram counts on lines of their own help no reader.
+        rows = ",\n".join(
+            f"  {json.dumps(name)}: {json.dumps(asdict(s), separators=(',', ':'))}"
+            for name, s in sorted(self.values.items())
+        )
+        opening = json.dumps(head, indent=1)[:-2]
+        return f'{opening},\n "values": {{\n{rows}\n }}\n}}\n'
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "the calibration table") -> CalibrationTable:

@@ -47,12 +47,14 @@ class QdqFolding:
     integers: dict[ir.Value, Array] = field(default_factory=dict)
     held_by: dict[ir.Value, str] = field(default_factory=dict)
     _carried: set[ir.Value] = field(default_factory=set)
+    _names: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         """All steps, in order."""
-        for value in self.alive_values().values():
+        for name, value in self.alive_values().items():
+            self._names.add(name)
             if not is_constant(value):
-                self.held_by[value] = value.name or ""
+                self.held_by[value] = name
         self._fold_constants()
         self._fold_pairs()
         self._fold_integer_inputs()
@@ -162,6 +164,7 @@ class QdqFolding:
         """Put one ``DequantizeLinear`` behind each quantized value that a float node reads."""
         import onnx_ir as ir
 
+        self._names = set(self.alive_values())  # those of nodes that are gone are free again
         floats: dict[ir.Value, ir.Value] = {}
         for node in list(self.model.graph):
             if is_quantize(node) or runs_in_integers(node, self.params.__contains__):
@@ -319,11 +322,11 @@ class QdqFolding:
             self.model.graph.insert_before(self.model.graph[0], node)
 
     def _fresh(self, wanted: str) -> str:
-        names = self.alive_values()
         name, count = wanted, 0
-        while name in names:
+        while name in self._names:
             count += 1
             name = f"{wanted}_{count}"
+        self._names.add(name)
         return name
 
 

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deploykit.bundle import (
+    Bundle,
+    BundleArtifact,
+    Golden,
+    check_replaceable,
+    read_bundle,
+    write_bundle,
+)
+from deploykit.errors import BundleError
+from deploykit.preprocess import Preprocess
+from deploykit.report.model import Check, Question, Verdict
+from deploykit.runners.base import RunnerInfo
+from deploykit.tensors import QuantParams, TensorSpec
+
+DATA = b"artefact"
+PARAMS = QuantParams((0.5,), (-3,))
+GOLDEN = Golden(
+    {"input": np.ones((2, 3, 4, 4), np.float32)},
+    {"output": np.zeros((2, 5), np.float32)},
+    {"fused": {"output": np.full((2, 5), 0.5, np.float32)}},
+    {"net.int8.fake": {"runner": {"output": np.full((2, 5), 1.5, np.float32)}}},
+)
+
+
+def bundle() -> Bundle:
+    import hashlib
+
+    info = RunnerInfo("runner", "Fake", "1.0", "none", "x86_64", 1, {"partitions": 1})
+    check = Check(Question.CONVERSION, "output", "max_error_lsb", 1.0, 2.0, True)
+    verdict = Verdict("fake", "int8", "net.int8.fake", "runner", info, (check,), 2)
+    artifact = BundleArtifact(
+        target="fake",
+        precision="int8",
+        path="net.int8.fake",
+        sha256=hashlib.sha256(DATA).hexdigest(),
+        bytes=len(DATA),
+        stage="fused",
+        inputs=(TensorSpec("input", (1, 4, 4, 3), "int8", "NHWC", PARAMS),),
+        outputs=(TensorSpec("output", (1, 5), "int8", "plain", PARAMS),),
+        output_steps={"output": PARAMS},
+        summary={"ops": 3},
+        verdicts=(verdict,),
+    )
+    return Bundle(
+        name="net",
+        source={"kind": "onnx", "file": "net.onnx", "sha256": "00", "arch": ""},
+        libraries={"numpy": "2.0"},
+        inputs=(TensorSpec("input", (1, 3, 4, 4), layout="NCHW"),),
+        outputs=(TensorSpec("output", (1, 5)),),
+        preprocess=Preprocess(size=(4, 4)),
+        labels=("a", "b", "c", "d", "é"),
+        reference="torch 2.0",
+        artifacts=(artifact,),
+        calibration={"samples": 2, "warnings": []},
+        has_golden=True,
+    )
+
+
+def write(folder: Path, made: Bundle | None = None) -> None:
+    write_bundle(folder, made or bundle(), {"net.int8.fake": DATA}, GOLDEN, "{}\n")
+
+
+def test_bundle_survives_its_folder(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    assert read_bundle(tmp_path / "b") == bundle()
+
+
+def test_golden_vectors_survive(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    back = Golden.from_npz(tmp_path / "b" / "golden.npz")
+    assert back.runs["net.int8.fake"]["runner"]["output"][0, 0] == 1.5
+    for kind in ("inputs", "reference"):
+        for name, array in getattr(GOLDEN, kind).items():
+            assert np.array_equal(getattr(back, kind)[name], array)
+    assert np.array_equal(back.stages["fused"]["output"], GOLDEN.stages["fused"]["output"])
+
+
+def test_two_writings_are_byte_identical(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_a_bundle_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    (tmp_path / "b" / "left over").write_text("x")
+    write(tmp_path / "b")
+    assert not (tmp_path / "b" / "left over").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "other folder"])
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "b"
+    if kind == "file":
+        place.write_text("x")
+    else:
+        place.mkdir()
+        (place / "thesis.tex").write_text("x")
+    with pytest.raises(BundleError):
+        check_replaceable(place)
+    with pytest.raises(BundleError):
+        write(place)
+
+
+def test_an_artefact_outside_of_the_bundle_is_refused(tmp_path: Path) -> None:
+    made = bundle()
+    (artifact,) = made.artifacts
+    write(tmp_path / "b", replace(made, artifacts=(replace(artifact, path="../net.int8.fake"),)))
+    with pytest.raises(BundleError, match="inside of the bundle"):
+        read_bundle(tmp_path / "b")
+
+
+def test_missing_and_changed_artefacts_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    file = tmp_path / "b" / "net.int8.fake"
+    file.write_bytes(b"artefacT")
+    with pytest.raises(BundleError, match="SHA-256"):
+        read_bundle(tmp_path / "b")
+    file.unlink()
+    with pytest.raises(BundleError, match="missing"):
+        read_bundle(tmp_path / "b")
+
+
+def test_damaged_golden_vectors_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    path = tmp_path / "b" / "golden.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BundleError, match="golden vectors"):
+        Golden.from_npz(path)
