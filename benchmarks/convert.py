@@ -33,6 +33,7 @@ class Case:
         goal_s: CPU seconds to reach.
         goal_mb: Peak megabytes to reach; 0 for none.
         peer: The best peer, in words.
+        program: What the interpreter is started with.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Case:
     goal_s: float
     goal_mb: float
     peer: str
+    program: tuple[str, ...] = ("-m", "deploykit")
 
 
 _ONNX_PEER = "3.2 s / 332 MB (direct flatbuffer); 1.8 s / 219 MB (pnnx, to ncnn)"
@@ -49,6 +51,8 @@ _QUIET = ("--quiet", "--no-verify")
 
 CASES = (
     Case("--help", ("--help",), 0.15, 0, "-"),
+    # What torch alone takes: the floor of everything that starts from a .pt.
+    Case("(floor: import torch)", (), 0, 0, "-", ("-c", "import torch")),
     *(
         case
         for net in ("mobilenet_v2", "ghostnet_100")
@@ -119,13 +123,12 @@ for name, (arch, net) in nets.items():
     np.savez_compressed(folder / "pictures.npz", images=np.stack(smooth))
 
 
-def measure(arguments: list[str], folder: Path) -> tuple[float, float]:
+def measure(command: list[str], folder: Path) -> tuple[float, float]:
     """CPU seconds and peak megabytes of one run.
 
     Raises:
         RuntimeError: the command failed.
     """
-    command = [sys.executable, "-m", "deploykit", *arguments]
     log = folder / "log.txt"
     with log.open("wb") as stream:
         process = subprocess.Popen(command, cwd=folder, stdout=stream, stderr=stream)
@@ -151,8 +154,9 @@ def main() -> None:
         print(f"{'case':<34} {columns}")
         for case in (c for c in CASES if args.only in c.name):
             arguments = [str(folder / a[1:-1]) if a.startswith("{") else a for a in case.arguments]
-            measure(arguments, folder)  # warms the file cache
-            runs = [measure(arguments, folder) for _ in range(args.runs)]
+            command = [sys.executable, *case.program, *arguments]
+            measure(command, folder)  # warms the file cache
+            runs = [measure(command, folder) for _ in range(args.runs)]
             seconds, peaks = [r[0] for r in runs], [r[1] for r in runs]
             spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f})"
             goal_s = f"{case.goal_s:.2f}" if case.goal_s else "-"

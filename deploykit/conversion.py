@@ -243,13 +243,26 @@ def _calibration_table(
     if not _needs_table(plan):
         return None
     if request.calibration_table is not None:
-        return CalibrationTable.load(request.calibration_table)
+        return _table_of(fused, CalibrationTable.load(request.calibration_table), request)
     from deploykit.calibration.collect import collect_statistics
 
     if data is None:
         raise AssertionError("int8 without data was let through")
     table = collect_statistics(fused, data, allow_suspicious=request.allow_suspicious)
     progress(f"calibrated on {table.samples} samples: {data.description}")
+    return table
+
+
+def _table_of(fused: Model, table: CalibrationTable, request: ConvertRequest) -> CalibrationTable:
+    """The table, if it was made from this very model."""
+    from deploykit.calibration.collect import fingerprint_model
+
+    if table.model_fingerprint != fingerprint_model(fused):
+        raise DataError(
+            f"the calibration table {request.calibration_table} was made from another model",
+            expected="a table of this architecture with these very weights",
+            advice="calibrate again: leave out --calibration-table",
+        )
     return table
 
 

@@ -328,3 +328,30 @@ def test_zip_that_is_no_model(capsys: pytest.CaptureFixture[str], tmp_path: Path
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "hello")
     refused(capsys, path, "photos.zip")
+
+
+def test_calibration_table_of_another_model(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tiny_onnx: Path,
+    pictures: Path,
+    build_network: Callable[..., onnx.ModelProto],
+) -> None:
+    out = tmp_path / "first"
+    arguments = ("--int8", "--quiet", "--no-verify")
+    first = run(capsys, "convert", tiny_onnx, "--calibrate", pictures, "--out", out, *arguments)
+    assert first == (0, "")
+    table = out / "calibration.json"
+    again = run(
+        capsys, "convert", tiny_onnx, "--calibration-table", table, "--out", tmp_path / "second",
+        *arguments,
+    )  # fmt: skip
+    assert again == (0, "")
+    artefact = "tiny.int8.tflite"
+    assert (out / artefact).read_bytes() == (tmp_path / "second" / artefact).read_bytes()
+    retrained = build_network()
+    raw = np.full((8,), 0.25, np.float32)
+    retrained.graph.initializer[1].CopyFrom(onnx.numpy_helper.from_array(raw, "b"))
+    other = tmp_path / "retrained.onnx"
+    onnx.save(retrained, other)
+    refused(capsys, other, "another model", more=("--int8", "--calibration-table", str(table)))
