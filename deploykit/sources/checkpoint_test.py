@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def test_a_bare_state_dict(tmp_path: Path) -> None:
     assert (content.key, content.arch) == ("", "")
 
 
-@pytest.mark.parametrize(("earlier", "later"), list(zip(KEY_ORDER, KEY_ORDER[1:], strict=False)))
+@pytest.mark.parametrize(("earlier", "later"), list(itertools.pairwise(KEY_ORDER)))
 def test_the_stated_order_decides(tmp_path: Path, earlier: str, later: str) -> None:
     path = _saved(tmp_path, {later: _weights(2.0), earlier: _weights(1.0), "epoch": 3})
     content = load_checkpoint(path)
@@ -41,7 +42,8 @@ def test_the_stated_order_decides(tmp_path: Path, earlier: str, later: str) -> N
 
 def test_key_overrides_the_order(tmp_path: Path) -> None:
     path = _saved(
-        tmp_path, {"state_dict": _weights(1.0), "teacher": {"net": _weights(2.0)}, "a.b": _weights(3)}
+        tmp_path,
+        {"state_dict": _weights(1.0), "teacher": {"net": _weights(2.0)}, "a.b": _weights(3)},
     )
     assert load_checkpoint(path, "teacher.net").state_dict["layer.weight"][0, 0] == 2.0
     assert load_checkpoint(path, "a.b").state_dict["layer.weight"][0, 0] == 3.0
@@ -65,8 +67,16 @@ def test_no_weights_is_an_error(tmp_path: Path, content: object) -> None:
 
 def test_a_checkpoint_of_timms_training_script(tmp_path: Path) -> None:
     args = argparse.Namespace(
-        num_classes=10, in_chans=3, img_size=None, input_size=None, mean=[0.5, 0.5, 0.5], std=None,
-        interpolation="", crop_pct=0.9, model_kwargs={"drop_rate": 0.1}, lr=0.1,
+        num_classes=10,
+        in_chans=3,
+        img_size=None,
+        input_size=None,
+        mean=[0.5, 0.5, 0.5],
+        std=None,
+        interpolation="",
+        crop_pct=0.9,
+        model_kwargs={"drop_rate": 0.1},
+        lr=0.1,
     )
     content = load_checkpoint(
         _saved(

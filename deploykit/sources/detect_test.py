@@ -173,7 +173,15 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["checkpoint", "torchscript", "exported_program", "onnx", "safetensors", "legacy", "pickled_module"],
+    [
+        "checkpoint",
+        "torchscript",
+        "exported_program",
+        "onnx",
+        "safetensors",
+        "legacy",
+        "pickled_module",
+    ],
 )
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
 def test_cut_off_files_are_refused_or_loading_refuses_them(

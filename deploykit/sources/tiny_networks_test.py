@@ -1,4 +1,4 @@
-"""Networks of a few kilobytes for the tests beside this file, and how their numbers are compared."""
+"""Networks of a few kilobytes for the tests here, and how their numbers are compared."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def picture(shape: tuple[int, ...] = INPUT_SHAPE, seed: int = 1) -> np.ndarray:
 
 def run_onnx(model: Model, *inputs: np.ndarray) -> dict[str, np.ndarray]:
     """Every output of a stage in ONNX Runtime, by name."""
-    session = onnxruntime.InferenceSession(
-        model.serialized(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.serialized(), providers=["CPUExecutionProvider"])
     names = [spec.name for spec in model.inputs]
     results = session.run(None, dict(zip(names, inputs, strict=True)))
     return dict(zip([o.name for o in session.get_outputs()], results, strict=True))
