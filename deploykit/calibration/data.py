@@ -16,10 +16,12 @@ class.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -172,7 +174,7 @@ def _load_array(path: Path) -> tuple[Array, str]:
             with loaded as archive:
                 key = _choose_key(path, archive.files)
                 return archive[key], f"'{key}' in {path.name}"
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise DataError(
             f"cannot read calibration data from {path}: {error}",
             expected="a folder of pictures, or an .npy or .npz file without pickled objects",

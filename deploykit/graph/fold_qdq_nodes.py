@@ -51,6 +51,7 @@ class QdqFolding:
 
     def run(self) -> None:
         """All steps, in order."""
+        self._remove_unused()
         for name, value in self.alive_values().items():
             self._names.add(name)
             if not is_constant(value):
@@ -88,7 +89,13 @@ class QdqFolding:
                 source, data = producer.inputs[0], params.quantize(floats)
             if data is None or source is None:
                 continue
-            name = (source.name or "constant").removesuffix("_quantized")
+            # The names of what goes are free.
+            self._names.discard(node.outputs[0].name or "")
+            name = source.name or "constant"
+            if name in self.model.graph.initializers and len(source.uses()) == 1:
+                del self.model.graph.initializers[name]
+                self._names.discard(name)
+            name = name.removesuffix("_quantized")
             self._replace(node, self._add_constant(name, data, params))
 
     def _fold_pairs(self) -> None:
@@ -108,13 +115,14 @@ class QdqFolding:
             reals = [reader.outputs[0] for reader in readers]
             final = [v for v in (*reals, integers) if v.is_graph_output()]
             stand_ins = []
-            for value in final or reals[:1]:
-                stand_ins.append(self._add_quantize(node, value.name or "", params))
+            for value in final or [v for v in reals if v.uses()][:1]:
+                stand_ins.append(self._add_quantize(node, value, params))
                 self._swap_output(value, stand_ins[-1])
                 if value is not integers:
                     self.held_by[stand_ins[-1]] = value.name or ""
             for value in reals:
-                value.replace_all_uses_with(stand_ins[0])
+                if value.uses():
+                    value.replace_all_uses_with(stand_ins[0])
             self.model.graph.remove(readers, safe=True)
             self.model.graph.remove(node, safe=True)
 
@@ -268,6 +276,8 @@ class QdqFolding:
         self.held_by.pop(source, None)
         if output in self.held_by:
             self.held_by[source] = self.held_by.pop(output)
+        source.dtype = output.dtype
+        source.shape = source.shape or output.shape
         name = output.name if output.is_graph_output() else source.name
         output.replace_all_uses_with(source, replace_graph_outputs=True)
         self.model.graph.remove(node, safe=True)
@@ -283,12 +293,16 @@ class QdqFolding:
             if value is old:
                 outputs[index] = new
 
-    def _add_quantize(self, origin: ir.Node, name: str, params: QuantParams) -> ir.Value:
+    def _add_quantize(self, origin: ir.Node, stands_for: ir.Value, params: QuantParams) -> ir.Value:
         import onnx_ir as ir
 
         source = origin.inputs[0]
         assert source is not None
-        value = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=source.shape)
+        value = ir.Value(
+            name=stands_for.name,
+            type=ir.TensorType(ir.DataType.FLOAT),
+            shape=stands_for.shape or source.shape,
+        )
         node = ir.Node("", QUANTIZE, [source], outputs=[value], name=origin.name)
         copy_provenance([origin], node)
         self.model.graph.insert_before(origin, node)

@@ -24,7 +24,7 @@ def choose_range(
     in steps of 2.5 %, three rounds); for a symmetric rule both ends together.
 
     Returns:
-        (low, high) with minimum <= low <= high <= maximum; it need not contain 0.
+        (low, high), no wider than what was seen and zero together. It need not contain zero.
     """
     low, high = statistics.minimum, statistics.maximum
     if observer.method == "minmax" or low == high or not sum(statistics.histogram):
@@ -49,18 +49,18 @@ def _least_error_range(counts: Array, edges: Array, rule: TensorRule) -> tuple[f
     centres[(edges[:-1] <= 0) & (edges[1:] >= 0)] = 0.0
     seen = counts > 0
     centres, counts = centres[seen].astype(np.float32), counts[seen]
-    low, high = float(edges[0]), float(edges[-1])
+    low, high = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
 
     def error(low: float, high: float) -> float:
         params = params_from_range(low, high, rule)
         difference = params.dequantize(params.quantize(centres)).astype(np.float64) - centres
         return float((counts * difference**2).sum())
 
-    best_low, best_high = low, high
     if rule.symmetric:
         errors = [error(low * s, high * s) for s in _SHRINKAGES]
         best = float(_SHRINKAGES[int(np.argmin(errors))])
         return low * best, high * best
+    best_low, best_high = low, high
     for _ in range(_ROUNDS):
         before = (best_low, best_high)
         if low < 0:

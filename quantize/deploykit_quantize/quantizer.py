@@ -88,9 +88,13 @@ def quantize_model(
 
 
 def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: ScalePlan) -> None:
-    requantized = [
-        (node, index, node.inputs[index], p) for (node, index), p in plan.requantized.items()
-    ]
+    # Read before graph outputs change hands and names.
+    requantized = []
+    for (node, index), params in plan.requantized.items():
+        source = node.inputs[index]
+        assert source is not None
+        name = f"{source.name}_for_{node.outputs[0].name}"
+        requantized.append((node, index, source, name, params))
     reals = {}
     for value, params in plan.values.items():
         producer = value.producer()
@@ -104,14 +108,11 @@ def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: S
         reals[value] = writer.insert_pair(value, params, value.name or "", takes_output=is_output)
         for use in readers:
             use.node.replace_input_with(use.idx, reals[value])
-    again: dict[tuple[ir.Value, ir.Value], ir.Value] = {}
-    for node, index, source, params in requantized:
-        assert source is not None
-        key = (source, node.outputs[0])
-        if key not in again:
-            name = f"{source.name}_for_{node.outputs[0].name}"
-            again[key] = writer.insert_pair(reals[source], params, name)
-        node.replace_input_with(index, again[key])
+    again: dict[str, ir.Value] = {}
+    for node, index, source, name, params in requantized:
+        if name not in again:
+            again[name] = writer.insert_pair(reals[source], params, name)
+        node.replace_input_with(index, again[name])
 
 
 def _quantize_constants(
