@@ -355,3 +355,36 @@ def test_calibration_table_of_another_model(
     other = tmp_path / "retrained.onnx"
     onnx.save(retrained, other)
     refused(capsys, other, "another model", more=("--int8", "--calibration-table", str(table)))
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[1]", '{"size": [8, 8], "colour": "RGB"}', '{"size": [16, 16]}']
+)
+def test_a_contract_that_is_none_or_does_not_fit(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_onnx: Path, text: str
+) -> None:
+    contract = tmp_path / "contract.json"
+    contract.write_text(text)
+    np.savez(tmp_path / "p.npz", images=np.zeros((16, 8, 8, 3), np.uint8))
+    more = ("--preprocess", str(contract), "--int8", "--calibrate", str(tmp_path / "p.npz"))
+    refused(capsys, tiny_onnx, more=more)
+
+
+def test_pictures_for_an_onnx_file_go_through_the_contract_that_is_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_onnx: Path
+) -> None:
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(16):
+        coarse = generator.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((20, 20)).save(folder / f"{index}.png")
+    contract = tmp_path / "contract.json"
+    contract.write_text('{"size": [8, 8]}')
+    out = tmp_path / "bundle"
+    arguments = ("--int8", "--calibrate", folder, "--preprocess", contract, "--samples", "4")
+    code, err = run(capsys, "convert", tiny_onnx, "--out", out, "--quiet", *arguments)
+    assert code in (0, 1), err  # an untrained toy may be noisy; it must be made and judged
+    assert '"size": [' in (out / "deploykit.json").read_text()

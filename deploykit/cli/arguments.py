@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploykit.model import Model
+    from deploykit.preprocess import Preprocess
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,13 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="load a pickled module: this RUNS CODE that the file brings",
     )
+    group.add_argument(
+        "--preprocess",
+        default="",
+        metavar="FILE.json",
+        help="the preprocessing contract, for a source that has none or another (the fields of "
+        "'preprocess' in a bundle's deploykit.json)",
+    )
     group.add_argument("--name", default="", help="the model's name; default: the file's")
 
 
@@ -60,7 +70,32 @@ def load_source(args: argparse.Namespace) -> Model:
         input_shape=parse_input_shape(args.input) if args.input else (),
         trust_pickle=args.trust_pickle,
     )
-    return load(args.model, options=options, name=args.name)
+    contract = read_contract(Path(args.preprocess)) if args.preprocess else None
+    model = load(args.model, options=options, name=args.name)
+    return model if contract is None else replace(model, preprocess=contract)
+
+
+def read_contract(path: Path) -> Preprocess:
+    """The preprocessing contract of a JSON file.
+
+    Raises:
+        ContractError: the file cannot be read, or holds no contract.
+    """
+    import json
+
+    from deploykit.errors import ContractError
+    from deploykit.preprocess import Preprocess
+
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ContractError(
+            f"cannot read the preprocessing contract {path}: {error}",
+            expected='JSON, e.g. {"size": [224, 224], "resize": 256}',
+        ) from error
+    if not isinstance(fields, dict):
+        raise ContractError(f"{path} holds no object", expected='{"size": [224, 224], ...}')
+    return Preprocess.from_dict(fields)
 
 
 def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stage", choices=_STAGES, default="fused", help="which stage to print (fused)"
     )
     parser.add_argument(
-        "--notes", action="store_true", help="also what each pass matched, and what not and why"
+        "--no-notes",
+        action="store_true",
+        help="leave out what each pass matched, or why it did not",
     )
     parser.add_argument(
         "--save", type=Path, default=None, metavar="FILE.onnx", help="write the stage as .onnx"
@@ -44,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
     model = advance(load_source(args), Stage(args.stage))
     print(format_graph(model))
-    if args.notes:
-        print(format_notes(model.notes))
+    if model.notes and not args.no_notes:
+        print(f"\n{format_notes(model.notes)}")
     if args.save is not None:
         model.save(args.save)
         print(f"wrote {args.save}")
