@@ -386,5 +386,5 @@ def test_pictures_for_an_onnx_file_go_through_the_contract_that_is_given(
     out = tmp_path / "bundle"
     arguments = ("--int8", "--calibrate", folder, "--preprocess", contract, "--samples", "4")
     code, err = run(capsys, "convert", tiny_onnx, "--out", out, "--quiet", *arguments)
-    assert code in (0, 1), err  # an untrained toy may be noisy; it must be made and judged
+    assert code == 0, err
     assert '"size": [' in (out / "deploykit.json").read_text()

@@ -26,6 +26,9 @@ from deploykit_tflite.tflite_graph import ACTIVATION_NONE
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: The most operands of a CONCATENATION that XNNPACK takes.
+MAX_JOINED = 5
+
 
 @TABLE.register("Reshape")
 def lower_reshape(node: ir.Node, context: LoweringContext) -> None:
@@ -77,7 +80,23 @@ def lower_concat(node: ir.Node, context: LoweringContext) -> None:
 
 
 def emit_concat(context: LoweringContext, operands: Sequence[int], target: int, axis: int) -> None:
-    """CONCATENATION along an axis of the tensors."""
+    """CONCATENATION along an axis of the tensors.
+
+    Delegates take `MAX_JOINED` operands at most: of more, neighbours are joined first, the smallest
+    ones, since what they hold is copied twice.
+    """
+    tensors = context.graph.tensors
+    operands = list(operands)
+    while len(operands) > MAX_JOINED:
+        count = min(MAX_JOINED, len(operands) - MAX_JOINED + 1)
+        lengths = [tensors[t].shape[axis] for t in operands]
+        sums = [sum(lengths[i : i + count]) for i in range(len(operands) - count + 1)]
+        at = sums.index(min(sums))
+        shape = list(tensors[target].shape)
+        shape[axis] = sums[at]
+        joined = context.like(target, "joined", shape)
+        emit_concat(context, operands[at : at + count], joined, axis)
+        operands[at : at + count] = [joined]
     context.emit(
         "CONCATENATION",
         operands,

@@ -9,9 +9,15 @@ Efficient Integer-Arithmetic-Only Inference", 2018.)
 from __future__ import annotations
 
 from deploykit.model import Precision
+from deploykit.passes.absorb_channel_permutations import AbsorbChannelPermutations
+from deploykit.passes.base import Pass
+from deploykit.passes.hoist_activations import HoistActivations
+from deploykit.passes.split_grouped_convolutions import SplitGroupedConvolutions
 from deploykit_quantize.policy import FixedParams, Policy, Recipe
+from deploykit_tflite.rewrite_flatten import RewriteFlatten
 from deploykit_tflite.rewrite_hard_sigmoid import RewriteHardSigmoid
 from deploykit_tflite.rewrite_hard_swish import RewriteHardSwish
+from deploykit_tflite.rewrite_max_pool import RewriteMaxPool
 from deploykit_tflite.rewrite_silu import RewriteSilu
 
 #: The operator copies, moves or compares integers: output and input have one scale.
@@ -61,13 +67,27 @@ FIXED_OUTPUTS = {
     "Tanh": FixedParams(1 / 128, 0),
 }
 
+_MOVEMENT = (HoistActivations(), AbsorbChannelPermutations(), RewriteMaxPool(), RewriteFlatten())
+
 STATIC_INT8 = Policy(
     recipe=Recipe.parse("static_wi8_ai8"),
     quantized_ops=SAME_SCALE_OPS | JOINED_SCALE_OPS | ANY_SCALE_OPS | frozenset(FIXED_OUTPUTS),
     same_scale_ops=SAME_SCALE_OPS,
     joined_scale_ops=JOINED_SCALE_OPS,
     fixed_outputs=FIXED_OUTPUTS,
-    rewrites=(RewriteHardSigmoid(form="saturation"), RewriteHardSwish(), RewriteSilu()),
+    rewrites=(
+        *_MOVEMENT,
+        RewriteHardSigmoid(form="saturation"),
+        RewriteHardSwish(),
+        RewriteSilu(),
+    ),
+)
+
+#: What is rewritten before a float stage is written.
+FLOAT_REWRITES: tuple[Pass, ...] = (
+    SplitGroupedConvolutions(),
+    *_MOVEMENT,
+    RewriteHardSigmoid(form="relu6"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from deploykit.tensors import TensorSpec
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from deploykit.cost.measure import MeasuredFiles
+    from deploykit.lint.delegate_split import DelegateSplit
     from deploykit_quantize.policy import Policy
     from deploykit_tflite.lower_graph import LoweredGraph, StageGraph
 
@@ -85,7 +87,7 @@ class TfliteTarget:
 
         options = WriteOptions.parse(request.options, request.precision)
         load_schema()
-        stage, stage_values = _stage_graph(model, request.precision)
+        stage, stage_values = stage_graph(model, request.precision)
         lowered = lower_graph(stage, request.precision, options)
         description = f"{model.name}, {request.precision.value}, written by deploykit {__version__}"
         written = write_flatbuffer(lowered.graph, description)
@@ -129,8 +131,30 @@ class TfliteTarget:
 
         return inspect_file(path)
 
+    def measure_files(
+        self, files: Sequence[bytes], *, rounds: int, threads: int, timeout_s: float
+    ) -> MeasuredFiles:
+        """`deploykit.cost.measure.MeasuringTarget`: LiteRT with XNNPACK.
 
-def _stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping[str, str]]:
+        Raises:
+            RunnerError: the runtime refuses a file, crashes, or takes too long.
+        """
+        from deploykit_tflite.measure_files import measure_files
+
+        return measure_files(files, rounds=rounds, threads=threads, timeout_s=timeout_s)
+
+    def delegate_splits(self, fused: Model, precision: Precision) -> tuple[DelegateSplit, ...]:
+        """`deploykit.lint.delegate_split.DelegatingTarget`: what XNNPACK leaves.
+
+        Raises:
+            UnsupportedOpsError: with every op that has no lowering.
+        """
+        from deploykit_tflite.delegate_splits import find_delegate_splits
+
+        return find_delegate_splits(fused, precision)
+
+
+def stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping[str, str]]:
     """What is lowered, and: value name there > value name of the stage."""
     from deploykit.graph.qdq import fold_qdq, has_qdq, with_signed_integers
     from deploykit_tflite.lower_graph import StageGraph
@@ -151,12 +175,11 @@ def _stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mappin
 
 
 def _for_floats(model: ir.Model) -> ir.Model:
-    from deploykit_tflite.rewrite_hard_sigmoid import RewriteHardSigmoid
+    from deploykit_tflite.policy import FLOAT_REWRITES
 
-    if all(node.op_type != "HardSigmoid" for node in model.graph):
-        return model
     clone = model.clone()
-    RewriteHardSigmoid(form="relu6").apply(clone)
+    for rewrite in FLOAT_REWRITES:
+        rewrite.apply(clone)
     return clone
 
 

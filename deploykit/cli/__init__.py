@@ -21,6 +21,8 @@ COMMANDS = {
     "convert": ("deploykit.cli.convert", "take a model to a bundle of verified artefacts"),
     "verify": ("deploykit.cli.verify", "judge a bundle again on this machine's runtimes"),
     "evaluate": ("deploykit.cli.evaluate", "top-1 of every artefact of a bundle on labelled data"),
+    "profile": ("deploykit.cli.profile", "count (and measure) what each layer of a model costs"),
+    "lint": ("deploykit.cli.lint", "find what makes a model slower than its FLOPs say"),
     "inspect": ("deploykit.cli.inspect", "print a model's stage, or an artefact, in words"),
     "zoo": ("deploykit.cli.zoo", "train and evaluate the small models of the examples"),
 }

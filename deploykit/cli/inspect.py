@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-notes",
         action="store_true",
-        help="leave out what each pass matched, or why it did not",
+        help="leave out what each pass did, or why not",
     )
     parser.add_argument(
         "--save", type=Path, default=None, metavar="FILE.onnx", help="write the stage as .onnx"
