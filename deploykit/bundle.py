@@ -11,12 +11,13 @@ Written as a whole or not at all, and byte-identical from run to run: no dates, 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,29 @@ CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
+class BundleFile:
+    """One file of an artefact.
+
+    Attributes:
+        path: Relative to the bundle's folder.
+        sha256: Of the file.
+        bytes: Its size.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class BundleArtifact:
     """One artefact of a bundle.
 
     Attributes:
         target: E.g. ``tflite``.
         precision: E.g. ``int8``.
-        path: File name inside of the bundle.
-        sha256: Of the file.
-        bytes: Size of the file.
+        path: What its runtime is given, relative to the bundle's folder: a file, or a folder.
+        files: Every file of it; most have one.
         stage: Key of the golden outputs of the stage that it was made from.
         inputs: In the artefact's own layouts and dtypes.
         outputs: Likewise.
@@ -56,14 +71,26 @@ class BundleArtifact:
     target: str
     precision: str
     path: str
-    sha256: str
-    bytes: int
+    files: tuple[BundleFile, ...]
     stage: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     output_steps: Mapping[str, QuantParams] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(f.bytes for f in self.files)
+
+    @property
+    def sha256(self) -> str:
+        """Of its file; of the list of hashes and paths where there are several."""
+        if len(self.files) == 1:
+            return self.files[0].sha256
+        listing = "".join(f"{f.sha256}  {f.path}\n" for f in self.files)
+        return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -195,6 +222,7 @@ def _artifact_to_dict(artifact: BundleArtifact) -> dict[str, Any]:
         "path": artifact.path,
         "sha256": artifact.sha256,
         "bytes": artifact.bytes,
+        "files": [asdict(f) for f in artifact.files],
         "stage": artifact.stage,
         "inputs": [s.to_dict() for s in artifact.inputs],
         "outputs": [s.to_dict() for s in artifact.outputs],
@@ -216,7 +244,7 @@ def write_bundle(
     Args:
         folder: Where. An existing folder is replaced only if it is a bundle, or empty.
         bundle: The manifest.
-        files: File name > bytes of the artefacts.
+        files: Path relative to the folder > bytes, of all artefacts.
         golden: Golden vectors, or None.
         calibration_json: The calibration table's text, or None.
 
@@ -226,6 +254,7 @@ def write_bundle(
     check_replaceable(folder)
     with folder_written_atomically(folder) as temporary:
         for name, data in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             (temporary / name).write_bytes(data)
         if golden is not None:
             (temporary / GOLDEN).write_bytes(golden.to_npz())
@@ -287,24 +316,30 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
             advice="convert the model again",
         ) from error
     for artifact in bundle.artifacts if check_hashes else ():
-        _check_artifact(folder, artifact)
+        _check_place(artifact.path)
+        for file in artifact.files:
+            _check_file(folder, file)
     return bundle
 
 
-def _check_artifact(folder: Path, artifact: BundleArtifact) -> None:
-    file = folder / artifact.path
-    if Path(artifact.path).name != artifact.path:
+def _check_place(path: str) -> None:
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path:
         raise BundleError(
-            f"the manifest names the artefact {artifact.path!r}",
-            expected="a plain file name inside of the bundle",
+            f"the manifest names the artefact {path!r}", expected="a path inside of the bundle"
         )
+
+
+def _check_file(folder: Path, entry: BundleFile) -> None:
+    _check_place(entry.path)
+    file = folder / entry.path
     if not file.is_file():
         raise BundleError(f"the artefact {file} is missing", advice="convert the model again")
     digest = sha256_of(file)
-    if digest != artifact.sha256:
+    if digest != entry.sha256:
         raise BundleError(
             f"{file} has SHA-256 {digest[:16]}...",
-            expected=f"{artifact.sha256[:16]}..., as the manifest says",
+            expected=f"{entry.sha256[:16]}..., as the manifest says",
             advice="it was changed after the conversion: convert the model again",
         )
 
@@ -332,8 +367,7 @@ def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
         target=data["target"],
         precision=data["precision"],
         path=data["path"],
-        sha256=data["sha256"],
-        bytes=int(data["bytes"]),
+        files=tuple(BundleFile(f["path"], f["sha256"], int(f["bytes"])) for f in data["files"]),
         stage=data["stage"],
         inputs=tuple(TensorSpec.from_dict(s) for s in data["inputs"]),
         outputs=tuple(TensorSpec.from_dict(s) for s in data["outputs"]),

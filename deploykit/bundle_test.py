@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import pytest
 from deploykit.bundle import (
     Bundle,
     BundleArtifact,
+    BundleFile,
     Golden,
     check_replaceable,
     read_bundle,
     write_bundle,
 )
 from deploykit.errors import BundleError
+from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
 from deploykit.report.model import Check, Question, Verdict
 from deploykit.runners.base import RunnerInfo
+from deploykit.target import Artifact
 from deploykit.tensors import QuantParams, TensorSpec
 
 DATA = b"artefact"
@@ -31,8 +35,6 @@ GOLDEN = Golden(
 
 
 def bundle() -> Bundle:
-    import hashlib
-
     info = RunnerInfo("runner", "Fake", "1.0", "none", "x86_64", 1, {"partitions": 1})
     check = Check(Question.CONVERSION, "output", "max_error_lsb", 1.0, 2.0, True)
     verdict = Verdict("fake", "int8", "net.int8.fake", "runner", info, (check,), 2)
@@ -40,8 +42,7 @@ def bundle() -> Bundle:
         target="fake",
         precision="int8",
         path="net.int8.fake",
-        sha256=hashlib.sha256(DATA).hexdigest(),
-        bytes=len(DATA),
+        files=(BundleFile("net.int8.fake", hashlib.sha256(DATA).hexdigest(), len(DATA)),),
         stage="fused",
         inputs=(TensorSpec("input", (1, 4, 4, 3), "int8", "NHWC", PARAMS),),
         outputs=(TensorSpec("output", (1, 5), "int8", "plain", PARAMS),),
@@ -114,9 +115,35 @@ def test_what_is_no_bundle_is_not_replaced(tmp_path: Path, kind: str) -> None:
 def test_an_artefact_outside_of_the_bundle_is_refused(tmp_path: Path) -> None:
     made = bundle()
     (artifact,) = made.artifacts
-    write(tmp_path / "b", replace(made, artifacts=(replace(artifact, path="../net.int8.fake"),)))
-    with pytest.raises(BundleError, match="inside of the bundle"):
-        read_bundle(tmp_path / "b")
+    (file,) = artifact.files
+    for outside in ("../net.int8.fake", "/etc/hostname", "a/../../b"):
+        for changed in (
+            replace(artifact, path=outside),
+            replace(artifact, files=(replace(file, path=outside),)),
+        ):
+            write(tmp_path / "b", replace(made, artifacts=(changed,)))
+            with pytest.raises(BundleError, match="inside of the bundle"):
+                read_bundle(tmp_path / "b")
+
+
+def test_an_artefact_of_several_files(tmp_path: Path) -> None:
+    made = bundle()
+    (artifact,) = made.artifacts
+    artefact = Artifact(
+        "fake", Precision.INT8, ".package", b"", (), (),
+        companions={".package/Data/w.bin": b"weights", ".package/m.json": b"{}"},
+    )  # fmt: skip
+    files = artefact.files("net.int8")
+    assert list(files) == ["net.int8.package/Data/w.bin", "net.int8.package/m.json"]
+    listed = tuple(BundleFile(p, hashlib.sha256(d).hexdigest(), len(d)) for p, d in files.items())
+    package = replace(artifact, path="net.int8.package", files=listed)
+    assert package.bytes == 9
+    folder = tmp_path / "b"
+    write_bundle(folder, replace(made, artifacts=(package,)), files, GOLDEN, None)
+    assert read_bundle(folder).artifacts == (package,)
+    (folder / "net.int8.package" / "Data" / "w.bin").write_bytes(b"weightS")
+    with pytest.raises(BundleError, match="SHA-256"):
+        read_bundle(folder)
 
 
 def test_missing_and_changed_artefacts_are_told(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.bundle import Bundle, BundleArtifact, check_replaceable, write_bundle
+from deploykit.bundle import Bundle, BundleArtifact, BundleFile, check_replaceable, write_bundle
 from deploykit.errors import DataError, UserError
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import Limits, limits_with
 from deploykit.report.model import Report
-from deploykit.target import Artifact, ArtifactRequest, Made, Target, find_target
+from deploykit.runners.registry import available_runners
+from deploykit.target import ArtifactRequest, Made, Target, find_target
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
@@ -120,7 +121,7 @@ def convert(
     made = []
     for target, precision in plan:
         made.append(_make(fused, target, precision, request, table))
-        size = len(made[-1].artifact.data)
+        size = sum(len(data) for data in made[-1].files.values())
         progress(f"{target.name} {precision.value}: {size:,} bytes")
     proof = _prove(model, made, runners, request, limits, data, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
@@ -142,7 +143,7 @@ def convert(
         calibration=_calibration_summary(table, request),
         has_golden=proof is not None,
     )
-    files = {item.file: item.artifact.data for item in made}
+    files = {path: data for item in made for path, data in item.files.items()}
     write_bundle(
         folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
     )
@@ -185,7 +186,10 @@ def _chosen_runners(
     for target, _ in plan:
         own = [r.name for r in target.runners]
         known += [name for name in own if name not in known]
-        chosen[target.name] = tuple(n for n in own if not request.runners or n in request.runners)
+        here = [r.name for r in available_runners(target.runners)]
+        chosen[target.name] = tuple(
+            n for n in own if (n in request.runners if request.runners else n in here)
+        )
     unknown = [name for name in request.runners if name not in known]
     if unknown:
         raise UserError(
@@ -299,12 +303,7 @@ def _make(
         elif table is not None:
             stage = quantize_model(fused, policy, table, request.observer or Observer())
     artifact = target.write(stage, ArtifactRequest(precision, request.options))
-    return Made(file_name(fused.name, artifact), artifact, key, stage)
-
-
-def file_name(model_name: str, artifact: Artifact) -> str:
-    """Name of an artefact's file in the bundle, e.g. ``ghostnet.int8.tflite``."""
-    return f"{model_name}.{artifact.precision.value}{artifact.suffix}"
+    return Made(f"{fused.name}.{precision.value}", artifact, key, stage)
 
 
 def _prove(
@@ -336,15 +335,17 @@ def _describe(item: Made, proof: Proof | None) -> BundleArtifact:
     return BundleArtifact(
         target=artifact.target,
         precision=artifact.precision.value,
-        path=item.file,
-        sha256=hashlib.sha256(artifact.data).hexdigest(),
-        bytes=len(artifact.data),
+        path=item.path,
+        files=tuple(
+            BundleFile(path, hashlib.sha256(data).hexdigest(), len(data))
+            for path, data in item.files.items()
+        ),
         stage=item.stage_key,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
         output_steps=artifact.output_steps,
         summary=artifact.summary,
-        verdicts=proof.verdicts[item.file] if proof else (),
+        verdicts=proof.verdicts[item.path] if proof else (),
     )
 
 

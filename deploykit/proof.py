@@ -97,19 +97,21 @@ def prove(
                 stages[item.stage_key] = run_stage(
                     item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
                 )
-            path = Path(folder) / item.file
-            path.write_bytes(item.artifact.data)
+            path = Path(folder) / item.path
+            for file, data in item.files.items():
+                (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
+                (Path(folder) / file).write_bytes(data)
             expected = Expected(stages[item.stage_key], reference)
             trials = [
                 _Trial(item, path, name, inputs, request)
                 for name in request.runners[item.artifact.target]
             ]
             results = [(trial.runner, trial.run()) for trial in trials]
-            runs[item.file] = {name: run.outputs for name, run in results if not run.error}
-            verdicts[item.file] = tuple(
+            runs[item.path] = {name: run.outputs for name, run in results if not run.error}
+            verdicts[item.path] = tuple(
                 trial.judge(run, expected) for trial, (_, run) in zip(trials, results, strict=True)
             )
-            progress(f"ran {item.file} on {', '.join(name for name, _ in results)}")
+            progress(f"ran {item.path} on {', '.join(name for name, _ in results)}")
     return Proof(Golden(inputs, reference, stages, runs), words, verdicts)
 
 
@@ -171,7 +173,7 @@ class _Trial:
         verdict = judge_run(
             run,
             replace(expected, layers=layers),
-            file=self.item.file,
+            file=self.item.path,
             target=artifact.target,
             precision=artifact.precision,
             output_specs=artifact.outputs,

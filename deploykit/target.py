@@ -45,8 +45,10 @@ class Artifact:
     Attributes:
         target: The target's name.
         precision: What it computes in.
-        suffix: Of the file, with the dot.
-        data: The file's bytes.
+        suffix: Of the artefact's path, with the dot.
+        data: The file's bytes; empty if the path is a folder.
+        companions: Files beside it or, if it is a folder, inside of it: suffix to the artefact's
+            stem > bytes, e.g. ``.bin`` or ``.mlpackage/Manifest.json``.
         inputs: Its inputs, in its own layouts and dtypes, in order.
         outputs: Its outputs, in order.
         output_steps: Output name > the integer quantization behind it, for every output that is
@@ -63,10 +65,16 @@ class Artifact:
     data: bytes
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    companions: Mapping[str, bytes] = field(default_factory=dict)
     output_steps: Mapping[str, QuantParams] = field(default_factory=dict)
     value_names: Mapping[str, str] = field(default_factory=dict)
     value_specs: Mapping[str, TensorSpec] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def files(self, stem: str) -> dict[str, bytes]:
+        """Relative path > bytes of every file, for an artefact called ``stem`` + suffix."""
+        found = {stem + self.suffix: self.data} if self.data else {}
+        return found | {stem + suffix: data for suffix, data in sorted(self.companions.items())}
 
 
 @dataclass(frozen=True)
@@ -74,17 +82,27 @@ class Made:
     """An artefact, with the stage that it was made from.
 
     Attributes:
-        file: Its file name in the bundle.
+        stem: Its name in the bundle without the suffix.
         artifact: The file in memory.
         stage_key: Name of the stage's outputs in the golden vectors: ``fused``, or
             ``TARGET.PRECISION`` for a quantized stage.
         stage: The stage.
     """
 
-    file: str
+    stem: str
     artifact: Artifact
     stage_key: str
     stage: Model
+
+    @property
+    def path(self) -> str:
+        """The artefact's path in the bundle."""
+        return self.stem + self.artifact.suffix
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path in the bundle > bytes of every file of it."""
+        return self.artifact.files(self.stem)
 
 
 @runtime_checkable
