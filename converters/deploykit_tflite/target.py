@@ -13,7 +13,7 @@ from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
-from deploykit.tensors import TensorSpec
+from deploykit.tensors import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -97,15 +97,18 @@ class TfliteTarget:
             for value, tensor in lowered.value_tensors.items()
             if value in stage_values
         }
+        specs = _value_specs(lowered)
+        outputs = tuple(map(graph.spec, graph.outputs, graph.output_layouts))
         return Artifact(
             target=NAME,
             precision=request.precision,
             suffix=".tflite",
             data=written.data,
             inputs=tuple(map(graph.spec, graph.inputs, graph.input_layouts)),
-            outputs=tuple(map(graph.spec, graph.outputs, graph.output_layouts)),
+            outputs=outputs,
+            output_steps=_output_steps(outputs, value_names, specs),
             value_names=value_names,
-            value_specs=_value_specs(lowered),
+            value_specs=specs,
             summary={
                 "ops": sum(written.op_counts.values()),
                 "op_counts": written.op_counts,
@@ -186,6 +189,21 @@ def _for_floats(model: ir.Model) -> ir.Model:
 def _value_names(model: ir.Model) -> list[str]:
     values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
     return [v.name for v in values if v.name]
+
+
+def _output_steps(
+    outputs: Sequence[TensorSpec],
+    value_names: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+) -> dict[str, QuantParams]:
+    """The integers behind each output: its own, or those that the last DEQUANTIZE reads."""
+    steps = {}
+    for output in outputs:
+        computed = specs.get(value_names.get(output.name, output.name), output)
+        params = output.quantization or computed.quantization
+        if params is not None:
+            steps[output.name] = params
+    return steps
 
 
 def _value_specs(lowered: LoweredGraph) -> dict[str, TensorSpec]:
