@@ -142,6 +142,10 @@ class Target(Protocol):
         """A file of this target in words: ops, types, scales, partitions, runtime version."""
 
 
+def _members() -> list[str]:
+    return [name for name in vars(Target) if not name.startswith("_")]
+
+
 def available_targets() -> dict[str, str]:
     """Target name > ``module:attribute``, for every installed target; imports none of them."""
     found = {e.name: e.value for e in entry_points(group=ENTRY_POINT_GROUP)}
@@ -152,12 +156,23 @@ def find_target(name: str) -> Target:
     """The target of that name.
 
     Raises:
-        UserError: no such target is installed.
+        UserError: no such target is installed, or it does not fit this version.
     """
     for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        target = entry.load()
+        try:
+            target = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise UserError(
+                f"the target {name!r} ({entry.value}) cannot be imported: {error}",
+                advice="reinstall or remove the package that brings it",
+            ) from error
         if not isinstance(target, Target):
-            raise TypeError(f"{entry.value} is not a deploykit Target")
+            lacks = sorted(m for m in _members() if not hasattr(target, m))
+            raise UserError(
+                f"the target {name!r} ({entry.value}) lacks {', '.join(lacks)}",
+                expected="a target for this version of deploykit (deploykit.target.Target)",
+                advice="update or remove the package that brings it",
+            )
         return target
     raise UserError(
         f"no target is called {name!r}",
