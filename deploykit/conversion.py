@@ -22,6 +22,7 @@ from deploykit.parity.limits import Limits, limits_with
 from deploykit.report.model import Report
 from deploykit.runners.registry import available_runners
 from deploykit.target import ArtifactRequest, Made, Target, find_target
+from deploykit.target_options import check_option_targets
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
@@ -40,7 +41,7 @@ class ConvertRequest:
     Attributes:
         targets: Names of targets.
         precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``.
-        options: The targets' own options, e.g. ``{"io": "float32"}``.
+        options: Target > its own options, e.g. ``{"tflite": {"io": "float32"}}``.
         out: The bundle's folder; None for a folder named like the model, here.
         calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
         calibration_limit: Use at most so many of them; None for all.
@@ -58,7 +59,7 @@ class ConvertRequest:
 
     targets: tuple[str, ...] = ("tflite",)
     precisions: tuple[str, ...] = ("fp32",)
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     out: Path | None = None
     calibration: Path | None = None
     calibration_limit: int | None = None
@@ -123,7 +124,7 @@ def convert(
         made.append(_make(fused, target, precision, request, table))
         size = sum(len(data) for data in made[-1].files.values())
         progress(f"{target.name} {precision.value}: {size:,} bytes")
-    proof = _prove(model, made, runners, request, limits, data, progress)
+    proof = _prove(model, fused, made, runners, request, limits, data, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
     bundle = Bundle(
         name=model.name,
@@ -134,8 +135,8 @@ def convert(
             "arch": model.source.arch,
         },
         libraries=_library_versions(),
-        inputs=model.inputs,
-        outputs=model.outputs,
+        inputs=fused.inputs,
+        outputs=fused.outputs,
         preprocess=model.preprocess,
         labels=model.labels,
         reference=proof.reference if proof else "",
@@ -152,6 +153,7 @@ def convert(
         reference=bundle.reference,
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
         warnings=table.warnings if table else (),
+        stages=proof.stages if proof else (),
     )
     return ConversionResult(folder, bundle, report)
 
@@ -159,6 +161,7 @@ def convert(
 def _plan(request: ConvertRequest) -> list[tuple[Target, Precision]]:
     if not request.targets or not request.precisions:
         raise UserError("nothing to make", expected="at least one target and one precision")
+    check_option_targets(request.options, request.targets)
     plan = []
     for name in dict.fromkeys(request.targets):
         target = find_target(name)
@@ -302,12 +305,13 @@ def _make(
             stage = quantize_weights(fused, policy.recipe)
         elif table is not None:
             stage = quantize_model(fused, policy, table, request.observer or Observer())
-    artifact = target.write(stage, ArtifactRequest(precision, request.options))
+    artifact = target.write(stage, ArtifactRequest(precision, request.options.get(target.name, {})))
     return Made(f"{fused.name}.{precision.value}", artifact, key, stage)
 
 
 def _prove(
     model: Model,
+    fused: Model,
     made: Sequence[Made],
     runners: Mapping[str, tuple[str, ...]],
     request: ConvertRequest,
@@ -327,7 +331,7 @@ def _prove(
         threads=request.threads,
         timeout_s=request.timeout_s,
     )
-    return prove(model, made, settings, data, progress=progress)
+    return prove(model, fused, made, settings, data, progress=progress)
 
 
 def _describe(item: Made, proof: Proof | None) -> BundleArtifact:

@@ -17,6 +17,7 @@ from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
+from deploykit.runners.registry import available_runners
 from deploykit.target import find_target
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def evaluate(
         data: An .npz with ``images`` (n, H, W, C uint8) and ``labels``, or a folder of IDX files.
         source: The source model, for the float reference; empty for none.
         samples: Use the first so many images; None for all.
-        runners: Names of runners; empty for the first of each target, the one that phones have.
+        runners: Names of runners; empty for the first of each target that runs
+            on this machine.
         threads: Threads of each runtime.
         timeout_s: Time limit of each batch of 250 images, seconds.
 
@@ -134,7 +136,7 @@ def evaluate(
     for artifact in bundle.artifacts:
         definitions = find_target(artifact.target).runners
         names = [d.name for d in definitions if d.name in runners] if runners else (
-            [definitions[0].name]
+            [d.name for d in available_runners(definitions)[:1]]
         )  # fmt: skip
         for name in names:
             options = {"threads": threads}
@@ -199,15 +201,15 @@ def _evaluate_reference(
     model = load(path)
     if model.source.reference == STAGE_RUNNER:
         with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
-            measured = _measure(runner, model.inputs[0], model.outputs[0], preprocess, images)
+            measured = _measure(runner, bundle.inputs[0], bundle.outputs[0], preprocess, images)
             return measured, runner.info.name, path.stat().st_size
     options = {
         "load_options": dict(model.source.load_options),
         "threads": threads,
-        "batch": model.inputs[0].shape[0],
+        "batch": bundle.inputs[0].shape[0],
     }
     with open_runner(RunnerSpec(model.source.reference, str(path), options, timeout_s)) as runner:
-        measured = _measure(runner, model.inputs[0], model.outputs[0], preprocess, images)
+        measured = _measure(runner, bundle.inputs[0], bundle.outputs[0], preprocess, images)
         return measured, runner.info.name, path.stat().st_size
 
 

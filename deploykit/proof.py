@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from deploykit.bundle import Golden
 from deploykit.errors import RunnerError
-from deploykit.model import Model
+from deploykit.model import Model, Stage
+from deploykit.parity.attribute import compare_stages
 from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
 from deploykit.parity.golden import make_golden_inputs
 from deploykit.parity.layers import compare_layers
@@ -18,7 +19,8 @@ from deploykit.parity.limits import Limits
 from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
-from deploykit.report.model import LayerRow, Verdict
+from deploykit.passes.pipeline import advance
+from deploykit.report.model import LayerRow, StageRow, Verdict
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.target import Made
@@ -36,7 +38,7 @@ class ProofRequest:
         runners: Target > names of the runners that judge its artefacts.
         limits: The limits of every precision.
         samples: Number of golden inputs.
-        layers: Whether to compare value by value.
+        layers: Whether to compare value by value, and stage by stage.
         threads: Threads of each runtime.
         timeout_s: Time limit of each runtime, seconds.
     """
@@ -57,15 +59,18 @@ class Proof:
         golden: Inputs, and what the reference and each stage gave for them.
         reference: What gave the float reference, in words.
         verdicts: Artefact's file name > verdicts.
+        stages: Each stage against the reference; empty if all is well and it was not asked for.
     """
 
     golden: Golden
     reference: str
     verdicts: Mapping[str, tuple[Verdict, ...]]
+    stages: tuple[StageRow, ...] = ()
 
 
 def prove(
     model: Model,
+    fused: Model,
     made: Sequence[Made],
     request: ProofRequest,
     data: CalibrationData | None,
@@ -76,6 +81,7 @@ def prove(
 
     Args:
         model: The exported stage; its source says what gives the float reference.
+        fused: Its fused stage, whose inputs and outputs have their static shapes.
         made: The artefacts and their stages.
         request: Runners, limits, samples.
         data: Where golden inputs are taken from; None for synthetic ones.
@@ -85,8 +91,8 @@ def prove(
         RunnerError: the reference or a stage does not run; an artefact that does not is a
             verdict.
     """
-    inputs = make_golden_inputs(model, data, request.samples)
-    reference, words = _run_reference(model, inputs, request)
+    inputs = make_golden_inputs(fused, data, request.samples)
+    reference, words = _run_reference(model, fused, inputs, request)
     progress(f"float reference: {words}")
     stages: dict[str, Mapping[str, FloatArray]] = {}
     runs: dict[str, Mapping[str, Mapping[str, FloatArray]]] = {}
@@ -98,9 +104,9 @@ def prove(
                     item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
                 )
             path = Path(folder) / item.path
-            for file, data in item.files.items():
+            for file, content in item.files.items():
                 (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
-                (Path(folder) / file).write_bytes(data)
+                (Path(folder) / file).write_bytes(content)
             expected = Expected(stages[item.stage_key], reference)
             trials = [
                 _Trial(item, path, name, inputs, request)
@@ -112,30 +118,47 @@ def prove(
                 trial.judge(run, expected) for trial, (_, run) in zip(trials, results, strict=True)
             )
             progress(f"ran {item.path} on {', '.join(name for name, _ in results)}")
-    return Proof(Golden(inputs, reference, stages, runs), words, verdicts)
+    rows: tuple[StageRow, ...] = ()
+    if request.layers or not all(v.passed for found in verdicts.values() for v in found):
+        rows = compare_stages(
+            _way_of(model, fused, made),
+            inputs,
+            reference,
+            like=fused,
+            limits=request.limits,
+            threads=request.threads,
+            timeout_s=request.timeout_s,
+        )
+    return Proof(Golden(inputs, reference, stages, runs), words, verdicts, rows)
+
+
+def _way_of(model: Model, fused: Model, made: Sequence[Made]) -> dict[str, Model]:
+    """Name > stage, from the exported one on."""
+    way = {Stage.EXPORTED.value: model, Stage.SIMPLIFIED.value: advance(model, Stage.SIMPLIFIED)}
+    return way | {Stage.FUSED.value: fused} | {item.stage_key: item.stage for item in made}
 
 
 def _run_reference(
-    model: Model, inputs: Mapping[str, FloatArray], request: ProofRequest
+    model: Model, fused: Model, inputs: Mapping[str, FloatArray], request: ProofRequest
 ) -> tuple[Mapping[str, FloatArray], str]:
     threads, timeout_s = request.threads, request.timeout_s
     if model.source.reference == STAGE_RUNNER:
         with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
-            return _outputs(runner, model, inputs)
+            return _outputs(runner, fused, inputs)
     options = {
         "load_options": dict(model.source.load_options),
         "threads": threads,
-        "batch": model.inputs[0].shape[0],
+        "batch": fused.inputs[0].shape[0],
     }
     spec = RunnerSpec(model.source.reference, model.source.path, options, timeout_s)
     with open_runner(spec) as runner:
-        return _outputs(runner, model, inputs)
+        return _outputs(runner, fused, inputs)
 
 
 def _outputs(
-    runner: Runner, model: Model, inputs: Mapping[str, FloatArray]
+    runner: Runner, fused: Model, inputs: Mapping[str, FloatArray]
 ) -> tuple[Mapping[str, FloatArray], str]:
-    outputs = run_samples(runner, inputs, model.inputs, model.outputs)
+    outputs = run_samples(runner, inputs, fused.inputs, fused.outputs)
     return outputs, f"{runner.info.runtime} {runner.info.version}"
 
 

@@ -7,6 +7,7 @@ place where that form and a runtime's own (NHWC, int8, ...) meet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,7 +54,7 @@ class QuantParams:
             raise ContractError(
                 f"{len(self.scale)} scales without an axis", expected="an axis, or one scale"
             )
-        if not all(np.isfinite(s) and s > 0 for s in self.scale):
+        if not all(0 < s < math.inf for s in self.scale):  # false for NaN too
             raise ContractError("a scale that is not positive and finite")
         low, high = self.bounds
         if not all(low <= z <= high for z in self.zero_point):
@@ -125,6 +126,8 @@ class TensorSpec:
         dtype: numpy's name of its element type.
         layout: ``NCHW`` or ``NHWC`` for pictures and feature maps, ``plain`` for all else.
         quantization: How its integers stand for reals; None for floats.
+        channel_order: Which channel (axis 1 of NCHW) of the value each position holds, where a
+            target holds them in another order; empty for their own.
     """
 
     name: str
@@ -132,6 +135,7 @@ class TensorSpec:
     dtype: str = "float32"
     layout: Layout = "plain"
     quantization: QuantParams | None = None
+    channel_order: tuple[int, ...] = ()
 
     def encode(self, value: FloatArray) -> Array:
         """From float32 in NCHW (or plain) to what the runtime reads.
@@ -139,7 +143,8 @@ class TensorSpec:
         Raises:
             ContractError: the value's shape is not this tensor's.
         """
-        moved = np.moveaxis(value, 1, -1) if self.layout == "NHWC" and value.ndim == 4 else value
+        held = value[:, list(self.channel_order)] if self.channel_order else value
+        moved = np.moveaxis(held, 1, -1) if self.layout == "NHWC" and value.ndim == 4 else held
         if moved.shape[1:] != self.shape[1:]:
             raise ContractError(
                 f"input {self.name!r} was given shape {tuple(value.shape)}",
@@ -156,17 +161,19 @@ class TensorSpec:
             if self.quantization is None
             else (self.quantization.dequantize(raw))
         )
-        return np.moveaxis(real, -1, 1) if self.layout == "NHWC" and real.ndim == 4 else real
+        moved = np.moveaxis(real, -1, 1) if self.layout == "NHWC" and real.ndim == 4 else real
+        return moved[:, np.argsort(self.channel_order)] if self.channel_order else moved
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a manifest; `from_dict` reads it back."""
-        return {
+        data = {
             "name": self.name,
             "shape": list(self.shape),
             "dtype": self.dtype,
             "layout": self.layout,
             "quantization": self.quantization.to_dict() if self.quantization else None,
         }
+        return data | ({"channel_order": list(self.channel_order)} if self.channel_order else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
@@ -178,4 +185,5 @@ class TensorSpec:
             dtype=data["dtype"],
             layout=data["layout"],
             quantization=QuantParams.from_dict(params) if params else None,
+            channel_order=tuple(int(c) for c in data.get("channel_order", ())),
         )

@@ -81,3 +81,13 @@ def test_encode_refuses_another_shape() -> None:
 def test_specs_survive_the_manifest() -> None:
     spec = TensorSpec("x", (1, 2), "uint8", "plain", QuantParams((0.1, 0.2), (3, 4), "uint8", 1))
     assert TensorSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_channels_in_another_order_come_back() -> None:
+    spec = TensorSpec("x", (1, 2, 2, 3), layout="NHWC", channel_order=(2, 0, 1))
+    value = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    raw = spec.encode(value)
+    np.testing.assert_array_equal(raw[0, :, :, 0], value[0, 2])
+    np.testing.assert_array_equal(spec.decode(raw), value)
+    assert TensorSpec.from_dict(spec.to_dict()) == spec
+    assert "channel_order" not in TensorSpec("x", (1,)).to_dict()

@@ -10,6 +10,7 @@ from deploykit.errors import BundleError, UserError
 from deploykit.parity.compare import Expected, judge_run, run_artifact
 from deploykit.parity.limits import Limits, limits_with
 from deploykit.report.model import Report, Verdict
+from deploykit.runners.registry import available_runners
 from deploykit.target import find_target
 
 
@@ -48,8 +49,10 @@ def verify(
     chosen = limits_with(limits)
     verdicts: list[Verdict] = []
     for artifact in bundle.artifacts:
-        own = [r.name for r in find_target(artifact.target).runners]
-        names = [n for n in runners if n in own] if runners else own
+        definitions = find_target(artifact.target).runners
+        own = [r.name for r in definitions]
+        here = [r.name for r in available_runners(definitions)]
+        names = [n for n in runners if n in own] if runners else here
         for name in names:
             verdicts.append(
                 _judge(folder, artifact, golden, name, chosen, threads=threads, timeout_s=timeout_s)

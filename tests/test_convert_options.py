@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from deploykit.bundle import read_bundle
@@ -123,3 +125,13 @@ def test_saved_stages_run_and_agree(tiny_onnx: Path, tmp_path: Path) -> None:
         results.append(session.run(None, {"input": x})[0])
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_output_shape_that_the_file_leaves_open_is_found(
+    tmp_path: Path, build_network: Callable[..., onnx.ModelProto]
+) -> None:
+    network = build_network()
+    network.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "somehow"
+    onnx.save(network, tmp_path / "open.onnx")
+    assert convert(tmp_path / "open.onnx", tmp_path / "b", "--fp32") == 0
+    assert read_bundle(tmp_path / "b").outputs[0].shape == (1, 5)

@@ -48,13 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--io",
         choices=("auto", "float32", "uint8", "int8"),
         default="auto",
-        help="dtype of an int8 artefact's input and output (auto: int8)",
+        help="tflite: dtype of an int8 artefact's input and output (auto: int8)",
     )
     group.add_argument(
         "--input-layout",
         choices=("NHWC", "NCHW"),
         default="NHWC",
-        help="layout of the artefact's picture input",
+        help="tflite: layout of the artefact's picture input",
+    )
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="TARGET.NAME=VALUE",
+        help="an option of one target, e.g. coreml.ios=17 (repeat)",
     )
     _add_calibration_arguments(parser)
     add_verdict_arguments(parser)
@@ -109,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     request = ConvertRequest(
         targets=tuple(t for t in args.to.split(",") if t),
         precisions=tuple(args.precisions or ["fp32"]),
-        options={"io": args.io, "input_layout": args.input_layout},
+        options=_options(args),
         out=args.out,
         calibration=args.calibrate,
         calibration_limit=args.calibration_samples,
@@ -142,6 +149,15 @@ def run(args: argparse.Namespace) -> int:
         if not report.verdicts:
             print("not verified (--no-verify)")
     return EXIT_OK if report.passed else EXIT_PARITY
+
+
+def _options(args: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """Target > its options; the flags that are tflite's own count as its options."""
+    from deploykit.target_options import parse_target_options
+
+    flags = {"io": (args.io, "auto"), "input_layout": (args.input_layout, "NHWC")}
+    given = [f"tflite.{name}={value}" for name, (value, usual) in flags.items() if value != usual]
+    return parse_target_options([*given, *args.option])
 
 
 def _observer(text: str) -> Observer:

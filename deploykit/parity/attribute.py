@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from deploykit.model import Model, Stage
 from deploykit.parity.limits import Limits
 from deploykit.parity.metrics import max_error_over_range, snr_db
 from deploykit.parity.stages import run_stage
+from deploykit.report.model import StageRow
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray
 
 
-@dataclass(frozen=True)
-class StageRow:
-    """One output of one stage compared with the float reference.
-
-    Attributes:
-        stage: Name of the stage.
-        value: Name of the output.
-        max_error_over_range: Largest difference over the reference's range.
-        snr_db: Signal to noise.
-        departs: Whether it is beyond its limit: the error of fp32 for a float stage, the SNR of
-            int8 for the quantized one, which departs by its nature.
-    """
-
-    stage: str
-    value: str
-    max_error_over_range: float
-    snr_db: float
-    departs: bool
-
-
 def compare_stages(
-    stages: Sequence[Model],
+    stages: Mapping[str, Model],
     inputs: Mapping[str, FloatArray],
     reference_outputs: Mapping[str, FloatArray],
     *,
+    like: Model,
     limits: Limits | None = None,
     threads: int = 1,
     timeout_s: float = 120.0,
@@ -47,7 +28,8 @@ def compare_stages(
     """Run every stage and compare each with the float reference, in the order given.
 
     Args:
-        stages: In the order of the way; each has the reference's outputs.
+        stages: Name > stage, in the order of the way; each has the reference's outputs.
+        like: A stage whose inputs and outputs have their static shapes, for all of them.
         inputs: Golden inputs by name, float32 (n, ...).
         reference_outputs: What the float reference gave for them, by output name.
         limits: None for the defaults.
@@ -61,15 +43,15 @@ def compare_stages(
     """
     chosen = limits or Limits()
     rows = []
-    for stage in stages:
+    for label, stage in stages.items():
         outputs = run_stage(
-            stage, inputs, threads=threads, timeout_s=timeout_s, open_with=open_with
+            stage, inputs, like=like, threads=threads, timeout_s=timeout_s, open_with=open_with
         )
         for name, actual in outputs.items():
             error = max_error_over_range(actual, reference_outputs[name])
             snr = snr_db(actual, reference_outputs[name])
             departs = _departs(stage.stage, error, snr, chosen)
-            rows.append(StageRow(stage.stage.value, name, error, snr, departs))
+            rows.append(StageRow(label, name, error, snr, departs))
     return tuple(rows)
 
 

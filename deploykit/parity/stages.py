@@ -41,14 +41,19 @@ def run_stage(
     stage: Model,
     inputs: Mapping[str, FloatArray],
     *,
+    like: Model | None = None,
     threads: int = 1,
     timeout_s: float = 120.0,
     open_with: Callable[[RunnerSpec], Runner] = open_runner,
 ) -> dict[str, FloatArray]:
     """A stage's outputs for every sample, float32 (n, ...), by output name.
 
+    ``like`` is a stage whose inputs and outputs have their static shapes, where this one (an .onnx
+    file as it came) may leave an output's open.
+
     Raises:
         RunnerError: ONNX Runtime refuses the stage or fails on it.
     """
     with opened_stage(stage, threads=threads, timeout_s=timeout_s, open_with=open_with) as runner:
-        return run_samples(runner, inputs, stage.inputs, stage.outputs)
+        shapes = stage if like is None else like
+        return run_samples(runner, inputs, shapes.inputs, shapes.outputs)

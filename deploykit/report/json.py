@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploykit.errors import DataError
-from deploykit.report.model import Check, LayerRow, Question, Report, Verdict
+from deploykit.report.model import Check, LayerRow, Question, Report, StageRow, Verdict
 from deploykit.runners.base import RunnerInfo
 
 SCHEMA = "deploykit.report/1"
@@ -34,6 +34,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "passed": report.passed,
         "warnings": list(report.warnings),
         "verdicts": [verdict_to_dict(v) for v in report.verdicts],
+        "stages": [_stage_to_dict(s) for s in report.stages],
     }
 
 
@@ -51,6 +52,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
             reference=str(data["reference"]),
             verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
             warnings=tuple(str(w) for w in data["warnings"]),
+            stages=tuple(_stage_from_dict(s) for s in data["stages"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -161,6 +163,26 @@ def _layer_from_dict(data: Mapping[str, Any]) -> LayerRow:
         max_error_over_range=_float(data["max_error_over_range"]),
         snr_db=_float(data["snr_db"]),
         max_error_lsb=None if steps is None else _float(steps),
+    )
+
+
+def _stage_to_dict(row: StageRow) -> dict[str, Any]:
+    return {
+        "stage": row.stage,
+        "value": row.value,
+        "max_error_over_range": _number(row.max_error_over_range),
+        "snr_db": _number(row.snr_db),
+        "departs": row.departs,
+    }
+
+
+def _stage_from_dict(data: Mapping[str, Any]) -> StageRow:
+    return StageRow(
+        stage=str(data["stage"]),
+        value=str(data["value"]),
+        max_error_over_range=_float(data["max_error_over_range"]),
+        snr_db=_float(data["snr_db"]),
+        departs=bool(data["departs"]),
     )
 
 

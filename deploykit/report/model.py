@@ -72,6 +72,26 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class StageRow:
+    """One output of one stage compared with the float reference.
+
+    Attributes:
+        stage: Name of the stage: ``exported``, ``fused``, ``tflite.int8``, ...
+        value: Name of the output.
+        max_error_over_range: Largest difference over the reference's range.
+        snr_db: Signal to noise.
+        departs: Whether it is beyond its limit: the error of fp32 for a float stage, the SNR of
+            int8 for a quantized one, which departs by its nature.
+    """
+
+    stage: str
+    value: str
+    max_error_over_range: float
+    snr_db: float
+    departs: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What one runner said of one artefact.
 
@@ -111,12 +131,15 @@ class Report:
         reference: What gave the float reference, e.g. ``torch 2.15.0``.
         verdicts: One for each artefact and runner.
         warnings: What the user should know, in words.
+        stages: Each stage against the float reference, in the order of the way: the first that
+            departs is where it broke. Empty if that was not asked for and all is well.
     """
 
     model: str
     reference: str
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...] = ()
+    stages: tuple[StageRow, ...] = ()
 
     @property
     def passed(self) -> bool:

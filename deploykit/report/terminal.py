@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from deploykit.report.model import Check, LayerRow, Question, Report, Verdict
+from deploykit.report.model import Check, LayerRow, Question, Report, StageRow, Verdict
 from deploykit.runners.base import RunnerInfo
 
 _HEADER = (
@@ -70,6 +70,8 @@ def render_report(report: Report, *, verbose: bool = False, color: bool = False)
     for verdict in report.verdicts:
         if verbose or not verdict.passed:
             lines += ["", *_details(verdict, verbose=verbose)]
+    if report.stages:
+        lines += ["", "stages against the float reference", *_stages(report.stages)]
     if report.warnings:
         lines += ["", *(f"warning: {warning}" for warning in report.warnings)]
     return "\n".join(lines).rstrip()
@@ -98,6 +100,16 @@ def render_layers(rows: Sequence[LayerRow]) -> str:
             )
         )
     return "\n".join(_table(table))
+
+
+def _stages(rows: Sequence[StageRow]) -> list[str]:
+    first = next((row for row in rows if row.departs), None)
+    table: list[tuple[str, ...]] = [("stage", "output", "error/range", "SNR dB", "")]
+    for row in rows:
+        mark = "<- departs here first" if row is first else ""
+        error, snr = _error(row.max_error_over_range), _decibels(row.snr_db)
+        table.append((row.stage, row.value, error, snr, mark))
+    return _table(table)
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

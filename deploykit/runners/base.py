@@ -30,6 +30,9 @@ class RunnerDefinition:
         runs: What it runs: ``onnx`` (a stage), ``source``, or a target's name.
         description: One line: runtime and kernel set.
         options: Fixed options that the backend is opened with.
+        probe: ``package.module:function`` that says in words why the runtime cannot run on this
+            machine (no such system, no driver), empty if it can; empty for one that runs wherever
+            its package is. It must be quick.
     """
 
     name: str
@@ -39,6 +42,7 @@ class RunnerDefinition:
     runs: str
     description: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    probe: str = ""
 
 
 @dataclass(frozen=True)

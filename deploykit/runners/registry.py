@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib import import_module
+
 from deploykit.errors import UserError
 from deploykit.runners.base import RunnerDefinition
 
@@ -57,3 +60,19 @@ def find_runner(name: str) -> RunnerDefinition:
     if name not in known:
         raise UserError(f"no runner is called {name!r}", expected=f"one of {', '.join(known)}")
     return known[name]
+
+
+def why_unavailable(definition: RunnerDefinition) -> str:
+    """Why a runner cannot run on this machine, by its probe; empty if it can."""
+    if not definition.probe:
+        return ""
+    module, _, function = definition.probe.partition(":")
+    reason = getattr(import_module(module), function)()
+    if not isinstance(reason, str):
+        raise TypeError(f"{definition.probe} gave no text")
+    return reason
+
+
+def available_runners(definitions: Iterable[RunnerDefinition]) -> tuple[RunnerDefinition, ...]:
+    """Those that can run on this machine: what is taken where the user names none."""
+    return tuple(d for d in definitions if not why_unavailable(d))
