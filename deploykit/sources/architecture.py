@@ -6,6 +6,7 @@ picture it reads. Nothing is ever downloaded.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import difflib
 import importlib
@@ -43,6 +44,9 @@ class Architecture:
 
 _REGISTERED: dict[str, Callable[..., Architecture]] = {}
 
+#: Registers deploykit's own when it is imported, which needs torch: so on demand only.
+_OWN_ARCHITECTURES = "deploykit.zoo.architectures"
+
 
 def register_architecture(name: str, build: Callable[..., Architecture]) -> None:
     """Make ``deploykit/NAME`` known: ``build(**arch_kwargs)`` gives the `Architecture`.
@@ -59,13 +63,16 @@ def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
     """The untrained network of a name.
 
     Args:
-        name: In one of the four forms. A name without any is looked for in timm.
-        kwargs: Keyword arguments of its constructor.
+        name: In one of the four forms. A name without any is looked for in timm. It may end with
+            keyword arguments of the constructor: ``deploykit/efficientnet?phi=3&num_classes=10``.
+        kwargs: Keyword arguments of its constructor; they win over those in the name.
 
     Raises:
         SourceError: the name is unknown (near ones are named), or the constructor refuses.
         MissingDependencyError: the library is not installed.
     """
+    name, in_name = split_architecture_name(name)
+    kwargs = {**in_name, **kwargs}
     for forbidden in ("pretrained", "weights", "weights_backbone", "checkpoint_path"):
         if kwargs.get(forbidden):
             raise SourceError(
@@ -82,6 +89,7 @@ def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
 
         return build_torchvision(rest, kwargs)
     if slash and library == "deploykit":
+        importlib.import_module(_OWN_ARCHITECTURES)
         if rest not in _REGISTERED:
             raise unknown_name("deploykit", rest, _REGISTERED)
         with building(name, kwargs):
@@ -93,6 +101,34 @@ def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
 
         return build_timm(name, kwargs)
     raise SourceError(f"the architecture '{name}'", expected=FORMS)
+
+
+def split_architecture_name(name: str) -> tuple[str, dict[str, Any]]:
+    """The name before ``?``, and the keyword arguments behind it.
+
+    ``timm/ghostnet_050?num_classes=10&drop_rate=0.5`` has two. A value is read as a Python literal
+    (``10``, ``0.5``, ``True``, ``None``, ``(3, 3)``) and is text where it is none.
+
+    Raises:
+        SourceError: what stands behind ``?`` is no ``key=value``, or says a key twice.
+    """
+    bare, question, query = name.partition("?")
+    if not question:
+        return name, {}
+    found: dict[str, Any] = {}
+    for part in query.split("&"):
+        key, equals, text = part.partition("=")
+        if not equals or not key.isidentifier() or key in found:
+            raise SourceError(
+                f"the architecture '{name}' has {part!r} behind its '?'",
+                expected="key=value, joined by '&', each key once",
+                advice=f"e.g. {bare}?num_classes=10",
+            )
+        try:
+            found[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[key] = text
+    return bare, found
 
 
 def unknown_name(library: str, name: str, known: Iterable[str]) -> SourceError:

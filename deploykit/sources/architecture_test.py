@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from deploykit.sources.architecture import (
     Architecture,
     build_architecture,
     register_architecture,
+    split_architecture_name,
 )
 from deploykit.sources.load import load
 from deploykit.sources.options import LoadOptions
@@ -60,6 +63,56 @@ def test_registered_architectures_are_known_once() -> None:
     assert built.module.stem.out_channels == 6
     with pytest.raises(ValueError, match="twice"):
         register_architecture("of_a_test", build)
+
+
+def test_our_own_are_registered_when_they_are_asked_for() -> None:
+    program = (
+        "import sys\n"
+        "from deploykit.sources.architecture import build_architecture\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(build_architecture('deploykit/mobilenet_v1', {'width': 0.1}).input_shape)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "(1, 3, 224, 224)"
+
+
+def test_arguments_in_a_name() -> None:
+    built = build_architecture("deploykit/mobilenet_v1?width=0.25&num_classes=7", {})
+    assert built.name == "deploykit/mobilenet_v1"
+    assert built.module.classifier.out_features == 7
+    assert built.module.classifier.in_features == 256
+
+
+def test_arguments_beside_a_name_win_over_those_in_it() -> None:
+    built = build_architecture(f"{ARCH}?num_classes=9", {"num_classes": 4})
+    assert built.module(torch.zeros(1, 3, 16, 16)).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("timm/ghostnet_050", {}),
+        ("a/b?x=3", {"x": 3}),
+        ("a/b?x=0.5&y=True&z=None&size=(3, 4)", {"x": 0.5, "y": True, "z": None, "size": (3, 4)}),
+        ("a/b?act=relu6&text=", {"act": "relu6", "text": ""}),
+        ("p.q:r?x='3'", {"x": "3"}),
+    ],
+)
+def test_a_name_is_split(name: str, kwargs: dict[str, object]) -> None:
+    assert split_architecture_name(name) == (name.partition("?")[0], kwargs)
+
+
+@pytest.mark.parametrize("query", ["", "x", "x=1&", "x=1&x=2", "1x=2", "=3"])
+def test_what_is_no_argument_is_told(query: str) -> None:
+    with pytest.raises(SourceError, match="key=value"):
+        build_architecture(f"timm/ghostnet_050?{query}", {})
+
+
+def test_weights_from_elsewhere_are_refused_in_a_name_too() -> None:
+    with pytest.raises(SourceError, match="loads other weights"):
+        build_architecture("timm/ghostnet_050?pretrained=True", {})
 
 
 @pytest.mark.parametrize(

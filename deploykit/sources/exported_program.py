@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import pickle
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import SourceError, UnsupportedModelError
 from deploykit.sources.options import LoadOptions
+from deploykit.sources.program_archive import check_program_archive, weights_only_enforced
 from deploykit.sources.torch_source import TorchSource, import_torch
 from deploykit.sources.weights import refuse_bad_numbers
 
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def open_exported_program(path: Path, options: LoadOptions) -> TorchSource:
-    """A program with its weights.
+    """A program with its weights. Nothing in the file is run, unless ``trust_pickle`` is set.
 
     Raises:
-        SourceError: damaged, made by another version of torch, or made for another input shape.
+        SourceError: damaged, made by another version of torch, made for another input shape, or
+            with something in it that would run (`deploykit.sources.program_archive`).
         UnsupportedModelError: with dynamic shapes that no option pins.
         MissingDependencyError: torch is not installed.
     """
@@ -30,12 +34,26 @@ def open_exported_program(path: Path, options: LoadOptions) -> TorchSource:
             f"{path} is an exported program; it has its architecture in it",
             advice="leave out --arch",
         )
+    guard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not options.trust_pickle:
+        check_program_archive(path)
+        guard = weights_only_enforced()
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with guard, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.load(path)
+        # Guards are Python text that torch would run; for static shapes they say nothing.
+        program._guards_code = []
+    except pickle.UnpicklingError as error:
+        raise SourceError(
+            f"the exported program {path} holds pickled objects besides tensors; "
+            "they were not loaded",
+            expected="tensors and ops only",
+            advice="save it again from the module: torch.export.save(torch.export.export(model, "
+            "(example,)), FILE); or --trust-pickle, if you made the file yourself",
+        ) from error
     except Exception as error:
         raise SourceError(
             f"torch {torch.__version__} cannot read the exported program {path}: "

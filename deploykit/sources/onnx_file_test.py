@@ -147,6 +147,31 @@ def test_external_data_beside_the_file_are_read(tmp_path: Path) -> None:
     assert np.array_equal(y, np.arange(2048))
 
 
+def moved_to(path: Path, location: str) -> Path:
+    """The model, with its weights said to lie elsewhere."""
+    model = onnx.load(path, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("location", ["../a/net.data", "sub/../../a/net.data", "{absolute}", ""])
+def test_external_data_elsewhere_are_not_read(tmp_path: Path, location: str) -> None:
+    path = external(tmp_path / "a")
+    path = moved_to(path, location.format(absolute=tmp_path / "a" / "net.data"))
+    with pytest.raises(SourceError, match="outside of its own folder"):
+        load(path)
+
+
+def test_external_data_that_are_missing(tmp_path: Path) -> None:
+    path = external(tmp_path / "a")
+    (tmp_path / "a" / "net.data").unlink()
+    with pytest.raises(SourceError, match="there is no such file"):
+        load(path)
+
+
 def test_external_data_that_are_cut_off(tmp_path: Path) -> None:
     path = external(tmp_path / "a")
     data = tmp_path / "a" / "net.data"

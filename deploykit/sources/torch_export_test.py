@@ -18,6 +18,7 @@ from deploykit.model import Model, SourceInfo, Stage
 from deploykit.sources.functional_program import make_functional
 from deploykit.sources.tiny_networks_test import INPUT_SHAPE, TinyNet, picture, run_onnx, trained
 from deploykit.sources.torch_export import capture_program, example_inputs, export_program
+from deploykit.sources.torch_source import flatten_outputs
 from deploykit.sources.torch_translations import needs_no_decomposition
 
 
@@ -47,9 +48,9 @@ def _assert_exported_well(network: nn.Module, shape: tuple[int, ...] = INPUT_SHA
     x = picture(shape)
     with torch.no_grad():
         expected = network(torch.from_numpy(x.copy()))
-    flat = [expected] if isinstance(expected, torch.Tensor) else list(expected)
-    for want, got in zip(flat, run_onnx(model, x).values(), strict=True):
-        np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5)
+    results = run_onnx(model, x)
+    for want, (name, got) in zip(flatten_outputs(expected), results.items(), strict=True):
+        np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
     return model
 
 
@@ -133,7 +134,9 @@ _CASES: dict[str, Callable[[torch.Tensor], object]] = {
     "sqrt": lambda x: x.abs().sqrt(),
     "pixel shuffle": lambda x: F.pixel_shuffle(x, 2),
     "shuffle": lambda x: x.view(1, 2, 2, 6, 6).transpose(1, 2).contiguous().view(1, 4, 6, 6),
-    # These take the exporter's full way.
+}
+# These take the exporter's full way.
+_FULL_CASES: dict[str, Callable[[torch.Tensor], object]] = {
     "adaptive pool to 3": lambda x: F.adaptive_avg_pool2d(x, 3),
     "resize": lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
     "bilinear": lambda x: F.interpolate(x, size=(9, 9), mode="bilinear"),
@@ -147,9 +150,12 @@ _CASES: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", _CASES)
-def test_ops_have_torchs_numbers(name: str) -> None:
-    _assert_exported_well(Calls(_CASES[name]), FEATURES)
+@pytest.mark.parametrize("cases", [_CASES, _FULL_CASES], ids=["direct", "full"])
+def test_ops_have_torchs_numbers(cases: dict[str, Callable[[torch.Tensor], object]]) -> None:
+    # One network with the outputs of all: an export takes a second, however small.
+    network = Calls(lambda x: {name: function(x) for name, function in cases.items()})
+    assert _takes_the_direct_way(network, FEATURES) is (cases is _CASES)
+    _assert_exported_well(network, FEATURES)
 
 
 _LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -157,22 +163,38 @@ _LAYERS: dict[str, Callable[[], nn.Module]] = {
     "conv strided": lambda: nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0)),
     "conv dilated": lambda: nn.Conv2d(4, 6, 3, padding=2, dilation=2, bias=False),
     "conv grouped": lambda: nn.Conv2d(4, 8, 1, groups=2),
-    "conv same": lambda: nn.Conv2d(4, 6, 3, padding="same"),
-    "conv reflect": lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
-    "transposed": lambda: nn.ConvTranspose2d(4, 6, 2, stride=2),
     "norm": lambda: nn.BatchNorm2d(4, eps=1e-3),
-    "norm without weights": lambda: nn.BatchNorm2d(4, affine=False),
     "linear": lambda: nn.Linear(6, 5),
     "linear without bias": lambda: nn.Linear(6, 5, bias=False),
-    "prelu": lambda: nn.PReLU(4),
     "dropout": lambda: nn.Sequential(nn.Dropout(0.5), nn.Dropout2d(0.5), nn.ReLU()),
     "identity": nn.Identity,
 }
+_FULL_LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "conv same": lambda: nn.Conv2d(4, 6, 3, padding="same"),
+    "conv reflect": lambda: nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 2, stride=2),
+    "norm without weights": lambda: nn.BatchNorm2d(4, affine=False),
+    "prelu": lambda: nn.PReLU(4),
+}
 
 
-@pytest.mark.parametrize("name", _LAYERS)
-def test_layers_have_torchs_numbers(name: str) -> None:
-    _assert_exported_well(trained(_LAYERS[name]()), FEATURES)
+class AllLayers(nn.Module):
+    """Every layer of a table on the same input."""
+
+    def __init__(self, layers: dict[str, Callable[[], nn.Module]]) -> None:
+        super().__init__()
+        makers = enumerate(layers.values())
+        self.layers = nn.ModuleList(trained(make(), seed=i) for i, make in makers)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [layer(x) for layer in self.layers]
+
+
+@pytest.mark.parametrize("layers", [_LAYERS, _FULL_LAYERS], ids=["direct", "full"])
+def test_layers_have_torchs_numbers(layers: dict[str, Callable[[], nn.Module]]) -> None:
+    network = AllLayers(layers).eval()
+    assert _takes_the_direct_way(network, FEATURES) is (layers is _LAYERS)
+    _assert_exported_well(network, FEATURES)
 
 
 def test_common_networks_take_the_direct_way_and_others_do_not() -> None:

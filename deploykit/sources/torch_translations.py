@@ -24,7 +24,8 @@ _KNOWN = frozenset(
     leaky_relu.default softmax.int add.Tensor sub.Tensor mul.Tensor div.Tensor
     mean.dim cat.default view.default reshape.default flatten.using_ints permute.default
     transpose.int contiguous.default unsqueeze.default slice.Tensor max_pool2d.default
-    avg_pool2d.default clamp.default matmul.default exp.default sqrt.default
+    avg_pool2d.default clamp.default matmul.default exp.default sqrt.default abs.default
+    neg.default mean.default
     pixel_shuffle.default chunk.default split.Tensor split_with_sizes.default""".split()  # noqa: SIM905 - a table reads better
 )
 
