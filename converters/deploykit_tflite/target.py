@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,12 @@ from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
-from deploykit.tensors import QuantParams, TensorSpec
+from deploykit.tensors import Layout, QuantParams, TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from deploykit.cost.layer import ProfiledRun
     from deploykit.cost.measure import MeasuredFiles
     from deploykit.lint.delegate_split import DelegateSplit
     from deploykit_quantize.policy import Policy
@@ -58,7 +59,8 @@ class TfliteTarget:
 
     def lowerings(self) -> LoweringTable[Any]:
         """The table of `deploykit_tflite.lower_graph`."""
-        from deploykit_tflite.lower_graph import TABLE
+        import deploykit_tflite.lower_graph  # noqa: F401 - it registers every lowering
+        from deploykit_tflite.lowering_context import TABLE
 
         return TABLE
 
@@ -81,6 +83,7 @@ class TfliteTarget:
             ContractError: an unknown option, or a stage that does not fit the precision.
             MissingDependencyError: the extra ``tflite`` is not installed.
         """
+        from deploykit.graph.channel_order import channel_orders
         from deploykit_tflite.lower_graph import lower_graph
         from deploykit_tflite.options import WriteOptions
         from deploykit_tflite.write_flatbuffer import load_schema, write_flatbuffer
@@ -97,7 +100,8 @@ class TfliteTarget:
             for value, tensor in lowered.value_tensors.items()
             if value in stage_values
         }
-        specs = _value_specs(lowered)
+        orders = {} if stage.params else channel_orders(stage.model)
+        specs = _value_specs(lowered, orders)
         outputs = tuple(map(graph.spec, graph.outputs, graph.output_layouts))
         return Artifact(
             target=NAME,
@@ -146,6 +150,16 @@ class TfliteTarget:
 
         return measure_files(files, rounds=rounds, threads=threads, timeout_s=timeout_s)
 
+    def profile_ops(self, file: bytes, *, runs: int, timeout_s: float) -> ProfiledRun:
+        """`deploykit.cost.measure.ProfilingTarget`: LiteRT's own profiler.
+
+        Raises:
+            RunnerError: the runtime has no such profiler, crashes, or takes too long.
+        """
+        from deploykit_tflite.profile_ops import profile_ops
+
+        return profile_ops(file, runs=runs, timeout_s=timeout_s)
+
     def delegate_splits(self, fused: Model, precision: Precision) -> tuple[DelegateSplit, ...]:
         """`deploykit.lint.delegate_split.DelegatingTarget`: what XNNPACK leaves.
 
@@ -170,8 +184,9 @@ def stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping
             expected="a quantized (QDQ) model for int8, a float one for all else",
         )
     if not quantized:
-        names = {v: v for v in _value_names(model.graph)}
-        return StageGraph(_for_floats(model.graph), runs_in_integers=lambda _: False), names
+        rewritten = _for_floats(model.graph)
+        names = _names_of_same_shape(model.graph, rewritten)
+        return StageGraph(rewritten, runs_in_integers=lambda _: False), names
     folded = with_signed_integers(fold_qdq(model.graph))
     stage = StageGraph(folded.model, folded.runs_in_integers, folded.params, folded.integers)
     return stage, folded.stage_values
@@ -186,9 +201,20 @@ def _for_floats(model: ir.Model) -> ir.Model:
     return clone
 
 
-def _value_names(model: ir.Model) -> list[str]:
-    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
-    return [v.name for v in values if v.name]
+def _names_of_same_shape(stage: ir.Model, rewritten: ir.Model) -> dict[str, str]:
+    """The values of a stage that its rewritten form has too, by name: to itself."""
+    from deploykit.graph.reading import static_shape
+
+    shapes = [
+        {
+            v.name: static_shape(v)
+            for v in (*m.graph.inputs, *(o for node in m.graph for o in node.outputs))
+        }
+        for m in (stage, rewritten)
+    ]
+    return {
+        name: name for name, shape in shapes[0].items() if name and shapes[1].get(name) == shape
+    }
 
 
 def _output_steps(
@@ -206,12 +232,20 @@ def _output_steps(
     return steps
 
 
-def _value_specs(lowered: LoweredGraph) -> dict[str, TensorSpec]:
+def _value_specs(
+    lowered: LoweredGraph, orders: Mapping[str, tuple[int, ...]]
+) -> dict[str, TensorSpec]:
+    """Tensor name > its contract.
+
+    Args:
+        lowered: The graph as it was lowered.
+        orders: Value name > order of its channels, as against the stage that was given.
+    """
     from deploykit_tflite import layout
 
-    return {
-        lowered.graph.tensors[tensor].name: lowered.graph.spec(
-            tensor, "NHWC" if lowered.value_ranks[value] == layout.HELD_RANK else "plain"
-        )
-        for value, tensor in lowered.value_tensors.items()
-    }
+    specs = {}
+    for value, tensor in lowered.value_tensors.items():
+        held: Layout = "NHWC" if lowered.value_ranks[value] == layout.HELD_RANK else "plain"
+        spec = lowered.graph.spec(tensor, held)
+        specs[spec.name] = replace(spec, channel_order=orders.get(value, ()))
+    return specs

@@ -69,6 +69,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         "runner_name": verdict.runner_name,
         "passed": verdict.passed,
         "samples": verdict.samples,
+        "bytes": verdict.bytes,
         "error": verdict.error,
         "runner": _runner_to_dict(verdict.runner) if verdict.runner is not None else None,
         "checks": [_check_to_dict(c) for c in verdict.checks],
@@ -91,6 +92,7 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         runner=_runner_from_dict(runner) if runner is not None else None,
         checks=tuple(_check_from_dict(c) for c in data["checks"]),
         samples=int(data["samples"]),
+        bytes=int(data.get("bytes", 0)),
         error=str(data["error"]),
         layers=tuple(_layer_from_dict(row) for row in data["layers"]),
     )

@@ -104,6 +104,7 @@ class Verdict:
         samples: Number of samples compared.
         error: The runner's failure in words; empty if it ran.
         layers: Value by value, if that was asked for.
+        bytes: Size of the artefact with all its files; 0 where it is not known.
     """
 
     target: str
@@ -115,6 +116,7 @@ class Verdict:
     samples: int
     error: str = ""
     layers: tuple[LayerRow, ...] = ()
+    bytes: int = 0
 
     @property
     def passed(self) -> bool:

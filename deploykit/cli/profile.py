@@ -1,0 +1,91 @@
+"""``deploykit profile``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deploykit.cli.arguments import add_source_arguments, load_source, positive
+from deploykit.errors import EXIT_OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16", "w8", "int8"),
+        default="fp32",
+        help="whose element sizes the bytes are counted in (fp32)",
+    )
+    parser.add_argument(
+        "--layers",
+        choices=("none", "before", "after", "both"),
+        default="after",
+        help="which layers to list: before fusion, after it (default), both, or totals alone",
+    )
+    group = parser.add_argument_group("measuring")
+    group.add_argument(
+        "--measure", action="store_true", help="also run each layer and the whole, in fp32"
+    )
+    group.add_argument(
+        "--runtime-profiler",
+        action="store_true",
+        help="as --measure, and the whole under the runtime's own profiler",
+    )
+    group.add_argument(
+        "--on", default="tflite", metavar="TARGET", help="whose runtime measures (tflite)"
+    )
+    group.add_argument(
+        "--rounds", type=positive, default=30, metavar="N", help="times are medians of N (30)"
+    )
+    group.add_argument("--threads", type=positive, default=1, help="threads of the runtime (1)")
+    group.add_argument(
+        "--timeout", type=float, default=300.0, metavar="S", help="time limit of the measurement"
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument(
+        "--html", type=Path, default=None, metavar="FILE", help="also write one page with charts"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Count, measure if asked to, and print."""
+    from deploykit.cost.profile import fused_stage, profile_stages
+    from deploykit.model import Precision
+    from deploykit.report.profile_json import profile_to_json
+    from deploykit.report.profile_terminal import render_profile
+
+    model = load_source(args)
+    fused = fused_stage(model)
+    profile = profile_stages(model, fused, Precision(args.precision))
+    if args.measure or args.runtime_profiler:
+        from deploykit.cost.measure import measure_profile
+
+        profile = measure_profile(
+            profile,
+            fused,
+            args.on,
+            rounds=args.rounds,
+            threads=args.threads,
+            timeout_s=args.timeout,
+            runtime_profiler=args.runtime_profiler,
+        )
+    if args.json:
+        print(profile_to_json(profile))
+    else:
+        stages = {
+            "none": (),
+            "before": (profile.before,),
+            "after": (profile.after,),
+            "both": (profile.before, profile.after),
+        }
+        print(render_profile(profile, layers=stages[args.layers]))
+    if args.html is not None:
+        from deploykit.files import write_atomically
+        from deploykit.report.profile_html import profile_to_html
+
+        write_atomically(args.html, profile_to_html(profile).encode())
+        if not args.json:
+            print(f"wrote {args.html}")
+    return EXIT_OK
