@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,9 @@ def lower_average_pool(node: ir.Node, context: LoweringContext) -> None:
     source = pad_picture(context, source, explicit)
     if counts_pads or not any(explicit):
         target = context.output(node, params=params)
-        _emit_mean(node, context, source, target, rule, context.activation(node))
+        activation = context.activation(node)
+        padded = any(explicit) and not context.integer
+        _emit_mean(node, context, source, target, rule, activation, padded=padded)
         return
     target = context.output(node)
     tensor = context.graph.tensors[target]
@@ -154,32 +157,26 @@ def lower_average_pool(node: ir.Node, context: LoweringContext) -> None:
 
 
 def _emit_mean(
-    node: ir.Node, context: LoweringContext, source: int, target: int, rule: int, activation: int
+    node: ir.Node,
+    context: LoweringContext,
+    source: int,
+    target: int,
+    rule: int,
+    activation: int,
+    *,
+    padded: bool = False,
 ) -> None:
-    """AVERAGE_POOL_2D; in int8 without SAME padding a DEPTHWISE_CONV_2D by 1 / window.
+    """AVERAGE_POOL_2D, or a DEPTHWISE_CONV_2D by 1 / window where that is faster.
 
-    Delegates have no int8 average pooling, and do have the convolution: all its weights are 127
-    with the scale 1 / (127 * window), so that the sum is the same, rounded once.
+    That is in int8 without SAME padding, for which delegates have no average pooling: all weights
+    are 127 with the scale 1 / (127 * window), so that the sum is the same, rounded once. And in
+    float behind a PAD, which delegates make part of a convolution and of no pooling.
     """
-    if not context.integer or rule == PADDING_SAME:
+    if not padded and (not context.integer or rule == PADDING_SAME):
         _emit_pool("AVERAGE_POOL_2D", node, context, source, target, rule, activation)
         return
     kernel, strides = ints_field(node, "kernel_shape"), ints_field(node, "strides", (1, 1))
-    channels = context.graph.tensors[source].shape[3]
-    held = context.graph.tensors[source].quantization
-    assert held is not None
-    step = 1 / (127 * kernel[0] * kernel[1])
-    weights = context.graph.add_constant(
-        "window",
-        np.full((1, *kernel, channels), 127, np.int8),
-        QuantParams((step,) * channels, (0,) * channels, "int8", 3),
-    )
-    bias_scale = float(np.float32(held.scale[0]) * np.float32(step))
-    bias = context.graph.add_constant(
-        "no_bias",
-        np.zeros(channels, np.int32),
-        QuantParams((bias_scale,) * channels, (0,) * channels, "int32", 0),
-    )
+    weights, bias = _mean_weights(context, source, kernel)
     context.emit(
         "DEPTHWISE_CONV_2D",
         (source, weights, bias),
@@ -192,6 +189,35 @@ def _emit_mean(
         dilationWFactor=1,
         depthMultiplier=1,
         fusedActivationFunction=activation,
+    )
+
+
+def _mean_weights(context: LoweringContext, source: int, kernel: Sequence[int]) -> tuple[int, int]:
+    """Weights and bias of a depthwise convolution that takes the mean of its window."""
+    tensor = context.graph.tensors[source]
+    channels, shape = tensor.shape[3], (1, *kernel, tensor.shape[3])
+    held = tensor.quantization
+    if held is None:
+        weights = np.full(shape, 1 / (kernel[0] * kernel[1]), np.float32)
+        no_bias = np.zeros(channels, np.float32)
+        return (
+            context.graph.add_constant("window", weights),
+            context.graph.add_constant("no_bias", no_bias),
+        )
+    step = 1 / (127 * kernel[0] * kernel[1])
+    bias_scale = float(np.float32(held.scale[0]) * np.float32(step))
+    zeros = (0,) * channels
+    return (
+        context.graph.add_constant(
+            "window",
+            np.full(shape, 127, np.int8),
+            QuantParams((step,) * channels, zeros, "int8", 3),
+        ),
+        context.graph.add_constant(
+            "no_bias",
+            np.zeros(channels, np.int32),
+            QuantParams((bias_scale,) * channels, zeros, "int32", 0),
+        ),
     )
 
 

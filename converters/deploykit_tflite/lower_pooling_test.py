@@ -128,3 +128,9 @@ def test_reduction_of_other_ranks() -> None:
             "y = ReduceMean<keepdims=0>(x, a)", f"float[{shape}] x", "y", {"a": np.array([1])}
         )
         assert_float_parity(model, kernels=("reference",))
+
+
+def test_a_padded_float_mean_is_a_convolution_that_delegates_pad_along() -> None:
+    written = assert_float_parity(pool("AveragePool", more=", count_include_pad=1"))
+    assert written.ops == ["PAD", "DEPTHWISE_CONV_2D"]
+    assert written.is_one_partition

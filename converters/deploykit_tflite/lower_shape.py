@@ -32,12 +32,18 @@ MAX_JOINED = 5
 
 @TABLE.register("Reshape")
 def lower_reshape(node: ir.Node, context: LoweringContext) -> None:
-    """RESHAPE; with a TRANSPOSE before or behind it only where elements really move."""
+    """RESHAPE; with a TRANSPOSE before or behind it only where elements really move.
+
+    Nothing at all where one pixel is flattened for linear layers, which flatten what they read.
+    """
     shape = context.output_shape(node)
     if shape == context.shape(node):
         context.alias(node, context.input(node))
         return
     held = context.input(node)
+    if _flattens_one_pixel(node, context, held):
+        context.bind_unlike(node.outputs[0], held)
+        return
     if node in context.plan.kept_nhwc:
         # Its readers are linear layers, whose weights are put in this order instead.
         context.bind_unlike(node.outputs[0], context.reshaped(held, shape))
@@ -51,6 +57,19 @@ def lower_reshape(node: ir.Node, context: LoweringContext) -> None:
         return
     target = context.output(node, order=tuple(range(len(shape))), params=params)
     context.reshape(source, target)
+
+
+def _flattens_one_pixel(node: ir.Node, context: LoweringContext, held: int) -> bool:
+    output = node.outputs[0]
+    shape = context.graph.tensors[held].shape
+    return (
+        len(shape) == layout.HELD_RANK
+        and shape[1:3] == (1, 1)
+        and context.output_shape(node) == (shape[0], shape[3])
+        and not output.is_graph_output()
+        and all(u.node.op_type == "Gemm" and u.idx == 0 for u in output.uses())
+        and context.params.get(output.name or "") == context.graph.tensors[held].quantization
+    )
 
 
 @TABLE.register("Transpose")

@@ -153,3 +153,31 @@ def test_expand(inputs: str, shape: tuple[int, ...]) -> None:
 def test_an_input_that_is_passed_through() -> None:
     ops = check("y = Reshape(x, s)", s=ints(1, 6, 5, 4))
     assert ops == ["RESHAPE"]
+
+
+@pytest.mark.parametrize("count", [5, 6, 9, 11, 14])
+def test_a_concat_of_many_stays_in_one_partition(count: int) -> None:
+    """Delegates take five operands at most; the joined ones are neighbours, in order."""
+    names = ", ".join(f"x{i}" for i in range(count))
+    inputs = ", ".join(f"float[1,{1 + i % 3},4,4] x{i}" for i in range(count))
+    model = stage_of(f"y = Concat<axis=1>({names})", inputs, "y")
+    written = assert_float_parity(model, tolerance=0)
+    assert set(written.ops) == {"CONCATENATION"}
+    assert written.is_one_partition
+    assert assert_int8_parity(model, steps=0).is_one_partition
+
+
+def test_one_pixel_is_not_flattened_for_a_linear_layer() -> None:
+    constants = {
+        "s": np.array([1, 4]),
+        "W": np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32),
+        "B": np.zeros(5, np.float32),
+    }
+    model = stage_of(
+        "r = Relu(x) f = Reshape(r, s) y = Gemm<transB=1>(f, W, B)",
+        "float[1,4,1,1] x",
+        "y",
+        constants,
+    )
+    assert assert_float_parity(model).ops == ["RELU", "FULLY_CONNECTED"]
+    assert assert_int8_parity(model).is_one_partition

@@ -234,7 +234,7 @@ def test_every_named_value_is_the_value_of_that_name(family) -> None:
     inputs = random_inputs(model)
     values = all_values(write(model), inputs)
     expected = run_onnxruntime(model, inputs, everything=True) | inputs
-    assert len(values) > 10
+    assert len(values) >= 10
     for name, found in values.items():
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(found / scale, expected[name] / scale, atol=5e-6, err_msg=name)

@@ -7,12 +7,23 @@ from dataclasses import dataclass, replace
 
 from deploykit.errors import ContractError
 from deploykit.model import Precision
+from deploykit.target_options import TargetOption, check_options
 from deploykit.tensors import QuantParams
 
-_CHOICES = {
-    "io": ("auto", "float32", "uint8", "int8"),
-    "input_layout": ("NHWC", "NCHW"),
-}
+OPTIONS = (
+    TargetOption(
+        "io",
+        ("auto", "float32", "uint8", "int8"),
+        "auto",
+        "element type of inputs and outputs; auto: int8 in an int8 file",
+    ),
+    TargetOption(
+        "input_layout",
+        ("NHWC", "NCHW"),
+        "NHWC",
+        "layout of picture inputs; NCHW costs a TRANSPOSE at each",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -35,17 +46,7 @@ class WriteOptions:
         Raises:
             ContractError: an unknown name or value, or integers at the ends of a float file.
         """
-        for name, value in options.items():
-            if name not in _CHOICES:
-                raise ContractError(
-                    f"the target tflite has no option {name!r}",
-                    expected=f"one of {', '.join(_CHOICES)}",
-                )
-            if value not in _CHOICES[name]:
-                raise ContractError(
-                    f"option {name} is {value!r}", expected=f"one of {', '.join(_CHOICES[name])}"
-                )
-        chosen = cls(**options)
+        chosen = cls(**check_options("tflite", OPTIONS, options))
         if precision is not Precision.INT8 and chosen.io in ("int8", "uint8"):
             raise ContractError(
                 f"--io {chosen.io} with precision {precision.value}",

@@ -13,7 +13,9 @@ from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
+from deploykit.target_options import TargetOption
 from deploykit.tensors import Layout, QuantParams, TensorSpec
+from deploykit_tflite.options import OPTIONS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,6 +54,7 @@ class TfliteTarget:
         Precision.W8,
         Precision.INT8,
     )
+    options: tuple[TargetOption, ...] = OPTIONS
     runners: tuple[RunnerDefinition, ...] = (
         _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
         _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),

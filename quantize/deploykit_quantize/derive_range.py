@@ -21,8 +21,8 @@ Range = tuple[float, float]
 
 #: Ops whose output takes only values of its first input (or zero, for a padding with zeros).
 _SELECTING = frozenset(
-    {"MaxPool", "AveragePool", "ReduceMean", "ReduceMax", "Reshape", "Transpose", "Slice", "Split",
-     "Gather", "Expand", "Resize", "ChannelShuffle"}
+    {"MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "Reshape",
+     "Transpose", "Slice", "Split", "Gather", "Expand", "Resize", "ChannelShuffle"}
 )  # fmt: skip
 _BOUNDED: dict[str, Range] = {"Softmax": (0.0, 1.0), "HardSigmoid": (0.0, 1.0)}
 

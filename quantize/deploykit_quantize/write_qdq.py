@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.channel_order import channel_order, set_channel_order
 from deploykit.graph.provenance import copy_provenance
 from deploykit.graph.read_qdq import DEQUANTIZE, QUANTIZE
 from deploykit.tensors import Array, QuantParams
@@ -45,6 +46,8 @@ class QdqWriter:
         scale, zero = self._params(name, params)
         integers = self._value(f"{name}_quantized", params.dtype, value)
         real = self._value(f"{name}_dequantized", "float32", value)
+        for one in (integers, real):
+            set_channel_order(one, channel_order(value) or ())
         quantize = ir.Node("", QUANTIZE, [value, scale, zero], outputs=[integers])
         dequantize = ir.Node("", DEQUANTIZE, [integers, scale, zero], outputs=[real])
         producer = value.producer()

@@ -1,0 +1,242 @@
+"""A model that came quantized: its own scales are kept, and fitted to what a target demands.
+
+Its Q and DQ nodes stay as they are; the cases that a policy does not allow are mended by
+*requantization*: one more pair in the scale that the op demands. Nothing is calibrated.
+
+1.  A ``same_scale_ops`` op whose result is quantized otherwise than its input: its result is
+    rounded in the input's scale first, then in its own.
+2.  A ``same_scale_ops`` op whose result is not quantized: it gets the input's scale, exactly.
+3.  A ``joined_scale_ops`` op whose inputs have other scales than its result: each such input is
+    requantized to the result's. If the result is not quantized and all inputs have one scale, it
+    gets that.
+4.  A ``fixed_outputs`` op whose result has another scale: it is rounded in the fixed one first.
+5.  Weights of a Conv, ConvTranspose, Gemm or MatMul that are not symmetric: quantized again from
+    the reals that they stand for, by the policy's rule; the bias likewise.
+
+uint8 activations need no mending here: a target that computes in int8 moves zero points by 128,
+which is exact. What is not quantized and cannot be by these rules stays float; it is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from deploykit.errors import ContractError
+from deploykit.graph.qdq import has_qdq
+from deploykit.graph.read_qdq import (
+    BIAS_INPUTS,
+    carries_activation,
+    constant_of,
+    is_constant,
+    is_dequantize,
+    is_float,
+    is_quantize,
+    is_structural,
+    read_params,
+)
+from deploykit.model import Model, Stage
+from deploykit.passes.base import Findings
+from deploykit.tensors import QuantParams
+from deploykit_quantize.arithmetic import (
+    bias_params,
+    fit_weight_params,
+    quantize_bias,
+    quantize_weights_to,
+)
+from deploykit_quantize.policy import Policy
+from deploykit_quantize.quantizer import choose_weight_params
+from deploykit_quantize.write_qdq import QdqWriter
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from deploykit.tensors import Array
+
+_WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def adopt_quantization(model: Model, policy: Policy) -> Model:
+    """The quantized stage of a fused model that has Q and DQ nodes of its own.
+
+    Args:
+        model: The fused stage; it is not changed.
+        policy: What the target demands; its recipe must be static.
+
+    Raises:
+        ContractError: the model is not quantized, or the policy leaves activations float.
+        UnsupportedModelError: computed scales, blocks, or dtypes that no target has.
+    """
+    if policy.recipe.activations is None:
+        raise ContractError(
+            f"model '{model.name}' is quantized, and recipe {policy.recipe.name} is for floats",
+            expected="int8 of a quantized model",
+        )
+    if not has_qdq(model.graph):
+        raise ContractError(f"model '{model.name}' is not quantized", expected="a QDQ model")
+    graph = model.graph.clone()
+    adoption = _Adoption(graph.graph, policy)
+    adoption.run()
+    return model.advanced(graph, Stage.QUANTIZED, adoption.findings.result().notes)
+
+
+@dataclass
+class _Adoption:
+    graph: ir.Graph
+    policy: Policy
+    findings: Findings = field(default_factory=lambda: Findings("adopt_quantization"))
+
+    def __post_init__(self) -> None:
+        self.writer = QdqWriter(self.graph)
+
+    def run(self) -> None:
+        for node in list(self.graph):
+            if node.op_type not in self.policy.quantized_ops:
+                continue
+            if node.op_type in _WEIGHTED_OPS:
+                self._fit_weights(node)
+            if node.op_type in self.policy.same_scale_ops:
+                self._fit_same_scale(node)
+            elif node.op_type in self.policy.joined_scale_ops:
+                self._fit_joined(node)
+            elif node.op_type in self.policy.fixed_outputs:
+                self._fit_fixed(node)
+        for node in self.graph:
+            self._tell_floats(node)
+        self.writer.remove_unused()
+
+    def _fit_same_scale(self, node: ir.Node) -> None:
+        """Cases 1 and 2."""
+        source = node.inputs[0]
+        params = _read_as(source)
+        if params is None:
+            return
+        for output in [v for v in node.outputs if is_float(v)]:
+            self._round_in(node, output, params)
+
+    def _fit_joined(self, node: ir.Node) -> None:
+        """Case 3."""
+        found = [_read_as(v) for v in _reals(node)]
+        results = [_written_as(v) for v in node.outputs]
+        if not found or any(p is None for p in found):
+            return
+        wanted = next((p for p in results if p is not None), None)
+        if wanted is None and all(p == found[0] for p in found):
+            wanted = found[0]
+        if wanted is None:
+            return
+        for index, value in enumerate(node.inputs):
+            if value is None or is_structural(node, index) or _read_as(value) in (None, wanted):
+                continue
+            name = f"{value.name}_for_{node.outputs[0].name}"
+            node.replace_input_with(index, self.writer.insert_pair(value, wanted, name))
+            self.findings.matched(node, f"input '{value.name}' > requantized to the result's scale")
+        for output in node.outputs:
+            self._round_in(node, output, wanted)
+
+    def _fit_fixed(self, node: ir.Node) -> None:
+        """Case 4."""
+        rule = self.policy.recipe.activations
+        fixed = self.policy.fixed_outputs[node.op_type]
+        params = _read_as(node.inputs[0])
+        if params is None or rule is None:
+            return
+        zero = fixed.zero_point
+        if params.dtype != rule.dtype:  # the same reals in the integers of this model
+            zero += 128 if params.dtype == "uint8" else -128
+        self._round_in(node, node.outputs[0], QuantParams((fixed.scale,), (zero,), params.dtype))
+
+    def _round_in(self, node: ir.Node, output: ir.Value, params: QuantParams) -> None:
+        """Let a result be rounded in ``params``, before any rounding that it has."""
+        own = _written_as(output)
+        if own == params:
+            return
+        if not output.uses() and not output.is_graph_output():
+            return
+        readers = tuple(output.uses())
+        name = output.name or "value"
+        is_output = output.is_graph_output()
+        real = self.writer.insert_pair(output, params, name, takes_output=is_output)
+        for user, index in readers:
+            user.replace_input_with(index, real)
+        what = "requantized" if own is not None else "quantized"
+        self.findings.matched(node, f"result '{name}' > {what} in the scale that the op demands")
+
+    def _fit_weights(self, node: ir.Node) -> None:
+        """Case 5."""
+        data = _read_as(node.inputs[0])
+        weights = node.inputs[1]
+        dequantize = weights.producer() if weights is not None else None
+        if data is None or dequantize is None or not is_dequantize(dequantize):
+            return
+        integers = constant_of(dequantize.inputs[0])
+        if integers is None:
+            return
+        old = read_params(dequantize)
+        middle = 128 if old.dtype == "uint8" else 0
+        if all(z == middle for z in old.zero_point):
+            return
+        reals = old.dequantize(integers)
+        params = choose_weight_params(node, reals, self.policy.recipe.weights)
+        index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
+        bias = _real_constant(node.inputs[index]) if index < len(node.inputs) else None
+        if bias is not None:
+            params = fit_weight_params(bias, data, params)
+            scales = bias_params(data, params, bias.shape)
+            self.writer.quantize_constant(node, index, scales, quantize_bias(bias, scales))
+        self.writer.quantize_constant(node, 1, params, quantize_weights_to(params, reals))
+        self.findings.matched(node, "asymmetric weights > quantized again, symmetrically")
+
+    def _tell_floats(self, node: ir.Node) -> None:
+        if node.op_type not in self.policy.quantized_ops or is_quantize(node):
+            return
+        bare = [v.name for v in _reals(node) if _read_as(v) is None and not _is_carried(v)]
+        bare += [
+            v.name
+            for v in node.outputs
+            if (v.uses() or v.is_graph_output())
+            and _written_as(v) is None
+            and not carries_activation(v)
+        ]
+        if bare:
+            names = ", ".join(f"'{name}'" for name in bare)
+            self.findings.skipped(node, f"runs in float: {names} has no scale")
+
+
+def _reals(node: ir.Node) -> list[ir.Value]:
+    return [
+        v
+        for i, v in enumerate(node.inputs)
+        if v is not None and not is_structural(node, i) and not is_constant(v) and is_float(v)
+    ]
+
+
+def _is_carried(value: ir.Value) -> bool:
+    return carries_activation(value)
+
+
+def _read_as(value: ir.Value | None) -> QuantParams | None:
+    """The parameters of the DequantizeLinear that makes ``value``."""
+    producer = value.producer() if value is not None else None
+    if producer is None or not is_dequantize(producer):
+        return None
+    return read_params(producer)
+
+
+def _written_as(value: ir.Value) -> QuantParams | None:
+    """The parameters of the QuantizeLinear that is the only kind of reader of ``value``."""
+    users = [use.node for use in value.uses()]
+    if not users or value.is_graph_output() or not all(is_quantize(user) for user in users):
+        return None
+    found = [read_params(user) for user in users]
+    return found[0] if all(p == found[0] for p in found) else None
+
+
+def _real_constant(value: ir.Value | None) -> Array | None:
+    """A constant, or what a DequantizeLinear makes of one."""
+    data = constant_of(value)
+    producer = value.producer() if value is not None else None
+    if data is None and producer is not None and is_dequantize(producer):
+        integers = constant_of(producer.inputs[0])
+        return None if integers is None else read_params(producer).dequantize(integers)
+    return data
