@@ -21,7 +21,7 @@ _PUBLIC = {
     "Bundle": "deploykit.bundle",
     "CalibrationTable": "deploykit.calibration.table",
     "ConversionResult": "deploykit.conversion",
-    "ConvertRequest": "deploykit.conversion",
+    "ConvertRequest": "deploykit.conversion_plan",
     "DeploykitError": "deploykit.errors",
     "LoadOptions": "deploykit.sources.options",
     "Model": "deploykit.model",
@@ -37,7 +37,8 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from deploykit.bundle import Bundle
     from deploykit.calibration.table import CalibrationTable
-    from deploykit.conversion import ConversionResult, ConvertRequest, convert
+    from deploykit.conversion import ConversionResult, convert
+    from deploykit.conversion_plan import ConvertRequest
     from deploykit.errors import DeploykitError
     from deploykit.model import Model, Precision, Stage
     from deploykit.preprocess import Preprocess

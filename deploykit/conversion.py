@@ -10,69 +10,26 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.bundle import Bundle, BundleArtifact, BundleFile, check_replaceable, write_bundle
+from deploykit.conversion_plan import ConvertRequest, choose_runners, plan_artifacts
 from deploykit.errors import DataError, UserError
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import Limits, limits_with
 from deploykit.report.model import Report
-from deploykit.runners.registry import available_runners
-from deploykit.target import ArtifactRequest, Made, Target, find_target
-from deploykit.target_options import check_option_targets
+from deploykit.target import ArtifactRequest, Made, Target, policy_of
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
     from deploykit.calibration.table import CalibrationTable
     from deploykit.proof import Proof
-    from deploykit_quantize.policy import Observer
 
 #: Versions that shape an artefact or a verdict, and so stand in the manifest.
 _LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim", "pillow")
-
-
-@dataclass(frozen=True)
-class ConvertRequest:
-    """What to make of a model, and how strictly to look at it.
-
-    Attributes:
-        targets: Names of targets.
-        precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``.
-        options: Target > its own options, e.g. ``{"tflite": {"io": "float32"}}``.
-        out: The bundle's folder; None for a folder named like the model, here.
-        calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
-        calibration_limit: Use at most so many of them; None for all.
-        calibration_table: A table made before, instead of data.
-        allow_suspicious: Whether calibration data that look like noise are a warning only.
-        observer: How ranges are chosen; None for min-max.
-        verify: Whether to run what was written, and to keep golden vectors.
-        runners: Names of runners; empty for all of each target's.
-        samples: Number of golden inputs.
-        limits: Overrides such as ``int8.max_error_lsb=3``.
-        layers: Whether to compare value by value.
-        threads: Threads of each runtime.
-        timeout_s: Time limit of each runtime, seconds.
-    """
-
-    targets: tuple[str, ...] = ("tflite",)
-    precisions: tuple[str, ...] = ("fp32",)
-    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    out: Path | None = None
-    calibration: Path | None = None
-    calibration_limit: int | None = None
-    calibration_table: Path | None = None
-    allow_suspicious: bool = False
-    observer: Observer | None = None
-    verify: bool = True
-    runners: tuple[str, ...] = ()
-    samples: int = 16
-    limits: tuple[str, ...] = ()
-    layers: bool = False
-    threads: int = 1
-    timeout_s: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -110,13 +67,20 @@ def convert(
     from deploykit.passes.pipeline import advance
 
     request = request or ConvertRequest()
-    plan = _plan(request)
+    plan, left_out = plan_artifacts(request)
     limits = limits_with(request.limits)
-    runners = _chosen_runners(request, plan)
+    runners = choose_runners(request, plan)
+    if request.verify:
+        left_out += [
+            f"{name} is written but not verified: no runner that was asked for, or is here, runs it"
+            for name, chosen in runners.items()
+            if not chosen
+        ]
     folder = request.out if request.out is not None else Path(model.name)
     check_replaceable(folder)
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
+    _check_quantized_source(fused, plan)
     data = _calibration_data(fused, request, plan)
     table = _calibration_table(fused, request, plan, data, progress)
     made = []
@@ -152,57 +116,35 @@ def convert(
         model=model.name,
         reference=bundle.reference,
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
-        warnings=table.warnings if table else (),
+        warnings=(*left_out, *_warnings(table, made)),
         stages=proof.stages if proof else (),
     )
     return ConversionResult(folder, bundle, report)
 
 
-def _plan(request: ConvertRequest) -> list[tuple[Target, Precision]]:
-    if not request.targets or not request.precisions:
-        raise UserError("nothing to make", expected="at least one target and one precision")
-    check_option_targets(request.options, request.targets)
-    plan = []
-    for name in dict.fromkeys(request.targets):
-        target = find_target(name)
-        for text in dict.fromkeys(request.precisions):
-            try:
-                precision = Precision(text)
-            except ValueError:
-                raise UserError(
-                    f"unknown precision {text!r}",
-                    expected=f"one of {', '.join(p.value for p in Precision)}",
-                ) from None
-            if precision not in target.precisions:
-                known = ", ".join(p.value for p in target.precisions)
-                raise UserError(f"{name} cannot be written as {text}", expected=f"one of {known}")
-            plan.append((target, precision))
-    return plan
+def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision]]) -> None:
+    """A model that came quantized has one precision: its own.
 
+    Raises:
+        UserError: another one is asked for.
+    """
+    from deploykit.graph.qdq import has_qdq
 
-def _chosen_runners(
-    request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
-) -> dict[str, tuple[str, ...]]:
-    """Target > names of the runners that judge its artefacts."""
-    chosen: dict[str, tuple[str, ...]] = {}
-    known: list[str] = []
-    for target, _ in plan:
-        own = [r.name for r in target.runners]
-        known += [name for name in own if name not in known]
-        here = [r.name for r in available_runners(target.runners)]
-        chosen[target.name] = tuple(
-            n for n in own if (n in request.runners if request.runners else n in here)
-        )
-    unknown = [name for name in request.runners if name not in known]
-    if unknown:
+    others = list(dict.fromkeys(p.value for _, p in plan if p is not Precision.INT8))
+    if others and has_qdq(fused.graph):
         raise UserError(
-            f"no runner of {', '.join(chosen)} is called {', '.join(unknown)}",
-            expected=f"one of {', '.join(known)}",
+            f"model '{fused.name}' is quantized already (it has QuantizeLinear nodes), and "
+            f"{', '.join(others)} is asked for",
+            expected="--int8: its own scales are kept, and no calibration data are needed",
+            advice="for other precisions give the float model that it was made from",
         )
-    return chosen
 
 
-def _needs_table(plan: Sequence[tuple[Target, Precision]]) -> bool:
+def _needs_table(fused: Model, plan: Sequence[tuple[Target, Precision]]) -> bool:
+    from deploykit.graph.qdq import has_qdq
+
+    if has_qdq(fused.graph):
+        return False
     policies = [target.policy(precision) for target, precision in plan]
     return any(p is not None and p.recipe.activations is not None for p in policies)
 
@@ -214,7 +156,7 @@ def _calibration_data(
     from deploykit.calibration.data import load_calibration_data, sample_as_data
 
     if len(fused.inputs) != 1:
-        if _needs_table(plan):
+        if _needs_table(fused, plan):
             raise UserError(
                 f"the model has {len(fused.inputs)} inputs",
                 expected="one picture input for int8 calibration",
@@ -225,9 +167,9 @@ def _calibration_data(
         data = load_calibration_data(
             request.calibration, fused.inputs[0], fused.preprocess, request.calibration_limit
         )
-    elif fused.calibration_sample is not None and (request.verify or _needs_table(plan)):
+    elif fused.calibration_sample is not None and (request.verify or _needs_table(fused, plan)):
         data = sample_as_data(fused, request.calibration_limit)
-    if data is None and request.calibration_table is None and _needs_table(plan):
+    if data is None and request.calibration_table is None and _needs_table(fused, plan):
         raise DataError(
             "int8 needs data to calibrate with, and none were given",
             expected="16 or more samples like those that the model will see",
@@ -247,7 +189,7 @@ def _calibration_table(
 ) -> CalibrationTable | None:
     from deploykit.calibration.table import CalibrationTable
 
-    if not _needs_table(plan):
+    if not _needs_table(fused, plan):
         return None
     if request.calibration_table is not None:
         return _table_of(fused, CalibrationTable.load(request.calibration_table), request)
@@ -273,6 +215,12 @@ def _table_of(fused: Model, table: CalibrationTable, request: ConvertRequest) ->
     return table
 
 
+def _warnings(table: CalibrationTable | None, made: Sequence[Made]) -> tuple[str, ...]:
+    """Of the calibration and of every artefact, each once."""
+    found = [*(table.warnings if table else ()), *(w for m in made for w in m.artifact.warnings)]
+    return tuple(dict.fromkeys(found))
+
+
 def _calibration_summary(
     table: CalibrationTable | None, request: ConvertRequest
 ) -> dict[str, Any] | None:
@@ -293,19 +241,24 @@ def _make(
     request: ConvertRequest,
     table: CalibrationTable | None,
 ) -> Made:
+    from deploykit.graph.qdq import has_qdq
+    from deploykit_quantize.adopt_qdq import adopt_quantization
     from deploykit_quantize.policy import Observer
     from deploykit_quantize.quantizer import quantize_model
     from deploykit_quantize.weight_only import quantize_weights
 
-    policy = target.policy(precision)
+    options = request.options.get(target.name, {})
+    policy = policy_of(target, precision, options)
     stage, key = fused, Stage.FUSED.value
     if policy is not None:
         key = f"{target.name}.{precision.value}"
-        if policy.recipe.activations is None:
+        if has_qdq(fused.graph):
+            stage = adopt_quantization(fused, policy)
+        elif policy.recipe.activations is None:
             stage = quantize_weights(fused, policy.recipe)
         elif table is not None:
             stage = quantize_model(fused, policy, table, request.observer or Observer())
-    artifact = target.write(stage, ArtifactRequest(precision, request.options.get(target.name, {})))
+    artifact = target.write(stage, ArtifactRequest(precision, options))
     return Made(f"{fused.name}.{precision.value}", artifact, key, stage)
 
 
@@ -336,6 +289,7 @@ def _prove(
 
 def _describe(item: Made, proof: Proof | None) -> BundleArtifact:
     artifact = item.artifact
+    size = sum(len(data) for data in item.files.values())
     return BundleArtifact(
         target=artifact.target,
         precision=artifact.precision.value,
@@ -349,7 +303,7 @@ def _describe(item: Made, proof: Proof | None) -> BundleArtifact:
         outputs=artifact.outputs,
         output_steps=artifact.output_steps,
         summary=artifact.summary,
-        verdicts=proof.verdicts[item.path] if proof else (),
+        verdicts=tuple(replace(v, bytes=size) for v in proof.verdicts[item.path]) if proof else (),
     )
 
 

@@ -16,6 +16,7 @@ from deploykit.errors import UserError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
+from deploykit.target_options import TargetOption
 from deploykit.tensors import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Artifact:
             comparison; only values that exist on both sides.
         value_specs: Tensor name in the artefact > its layout and quantization.
         summary: What a user should know of it, by name: ``ops``, ``partitions``, ...
+        warnings: What may go wrong with it on some machine, and what to do, in words; they become
+            the report's.
     """
 
     target: str
@@ -70,6 +73,7 @@ class Artifact:
     value_names: Mapping[str, str] = field(default_factory=dict)
     value_specs: Mapping[str, TensorSpec] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def files(self, stem: str) -> dict[str, bytes]:
         """Relative path > bytes of every file, for an artefact called ``stem`` + suffix."""
@@ -140,6 +144,38 @@ class Target(Protocol):
 
     def inspect(self, path: Path) -> str:
         """A file of this target in words: ops, types, scales, partitions, runtime version."""
+
+
+@runtime_checkable
+class OptionedTarget(Protocol):
+    """A target that has options; they are declared as data."""
+
+    @property
+    def options(self) -> tuple[TargetOption, ...]:
+        """What ``--option TARGET.NAME=VALUE`` may say."""
+
+
+@runtime_checkable
+class QuantizingByOptions(Protocol):
+    """A target some of whose options decide how a model is quantized."""
+
+    def policy_with(self, precision: Precision, options: Mapping[str, str]) -> Policy | None:
+        """As `Target.policy`, with options.
+
+        Raises:
+            ContractError: an option that the target does not know.
+        """
+
+
+def policy_of(target: Target, precision: Precision, options: Mapping[str, str]) -> Policy | None:
+    """How a target wants a precision quantized, given the options that it was asked for.
+
+    Raises:
+        ContractError: an option that the target does not know.
+    """
+    if isinstance(target, QuantizingByOptions):
+        return target.policy_with(precision, options)
+    return target.policy(precision)
 
 
 def _members() -> list[str]:

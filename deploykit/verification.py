@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, Golden, read_bundle
@@ -89,7 +90,7 @@ def _judge(
         golden.reference,
         recorded=golden.runs.get(artifact.path, {}).get(runner),
     )
-    return judge_run(
+    verdict = judge_run(
         run,
         expected,
         file=artifact.path,
@@ -99,6 +100,7 @@ def _judge(
         output_steps=artifact.output_steps,
         limits=limits,
     )
+    return replace(verdict, bytes=artifact.bytes)
 
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ COMMANDS = {
     "profile": ("deploykit.cli.profile", "count (and measure) what each layer of a model costs"),
     "lint": ("deploykit.cli.lint", "find what makes a model slower than its FLOPs say"),
     "inspect": ("deploykit.cli.inspect", "print a model's stage, or an artefact, in words"),
+    "targets": ("deploykit.cli.targets", "list targets: precisions, options, runners, ops"),
+    "doctor": ("deploykit.cli.doctor", "say what is missing here, and what installs it"),
     "zoo": ("deploykit.cli.zoo", "train and evaluate the small models of the examples"),
 }
 

@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_source_arguments(parser)
     parser.add_argument(
-        "--to", default="tflite", metavar="TARGETS", help="targets, comma-separated (tflite)"
+        "--to",
+        default="tflite",
+        metavar="TARGETS",
+        help="targets, comma-separated, or all (tflite)",
     )
     parser.add_argument(
         "--out",
@@ -105,7 +108,8 @@ def _add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, print the verdicts, and return the exit code."""
-    from deploykit.conversion import ConvertRequest, convert
+    from deploykit.conversion import convert
+    from deploykit.conversion_plan import ConvertRequest
     from deploykit.report.json import report_to_json
     from deploykit.report.terminal import render_layers, render_report
 

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.target import available_targets, find_target
 
     path = Path(args.model)
-    if path.is_file():
+    if path.exists():
         for name in available_targets():
             target = find_target(name)
             if target.recognizes(path):

@@ -1,4 +1,4 @@
-"""``deploykit zoo``: train, measure and list the example families, and draw the example data."""
+"""``deploykit zoo``: list, train, measure and export the example families; draw example data."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import argparse
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deploykit.errors import EXIT_OK
+from deploykit.errors import EXIT_OK, SourceError, UserError
+
+if TYPE_CHECKING:
+    from deploykit.zoo.datasets import LabelledImages
+    from deploykit.zoo.recipes import TrainingRecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     commands.add_parser("list", help="the families that can be trained")
 
-    train = commands.add_parser("train", help="train a family on Fashion-MNIST, on the CPU")
-    train.add_argument("family", metavar="FAMILY", help="one that 'zoo list' lists")
-    train.add_argument("--out", type=Path, required=True, metavar="FILE", help="checkpoint")
+    train = commands.add_parser("train", help="train families on Fashion-MNIST, on the CPU")
+    train.add_argument("family", nargs="?", metavar="FAMILY", help="one that 'zoo list' lists")
+    train.add_argument("--all", action="store_true", help="every family, one after the other")
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="the checkpoint; with --all a folder, where each is called FAMILY.pt",
+    )
     _add_data(train, "folder with the four IDX files")
     train.add_argument("--epochs", type=int, metavar="N", help="default: the recipe's")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -26,6 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser("evaluate", help="measure the top-1 accuracy of a checkpoint")
     evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     _add_data(evaluate, "folder with IDX files, whose test split is used, or a sample (.npz)")
+
+    export = commands.add_parser("export", help="write a checkpoint's network as .onnx or .pt2")
+    export.add_argument(
+        "source", metavar="FAMILY|CHECKPOINT", help="a family, or a file that 'zoo train' wrote"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help=".onnx or .pt2")
+    export.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=Path("examples/checkpoints"),
+        metavar="DIR",
+        help="where FAMILY.pt is looked for; default: %(default)s",
+    )
 
     sample = commands.add_parser("sample", help="draw a small sample for calibration and accuracy")
     sample.add_argument("--out", type=Path, required=True, metavar="FILE", help="an .npz")
@@ -42,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         "list": _list,
         "train": _train,
         "evaluate": _evaluate,
+        "export": _export,
         "sample": _sample,
     }
     commands[args.zoo_command](args)
@@ -64,31 +90,44 @@ def _list(args: argparse.Namespace) -> None:
     for family, recipe in sorted(RECIPES.items()):
         height, width = recipe.preprocess.size
         shape = f"{recipe.preprocess.channels}x{height}x{width}"
-        print(f"{family:16} {recipe.arch:24} {shape:12} {recipe.epochs} epochs")
+        print(f"{family:20} {recipe.arch:32} {shape:10} {recipe.epochs:2} epochs")
 
 
 def _train(args: argparse.Namespace) -> None:
     from deploykit.zoo.datasets import FASHION_MNIST_FOLDER, read_idx_folder
-    from deploykit.zoo.recipes import find_recipe
+    from deploykit.zoo.recipes import RECIPES, find_recipe
+
+    if args.all == (args.family is not None):
+        raise UserError(
+            "both a family and --all" if args.all else "neither a family nor --all",
+            expected="one of them: deploykit zoo train FAMILY --out FILE.pt, "
+            "or deploykit zoo train --all --out DIR",
+        )
+    families = sorted(RECIPES) if args.all else [args.family]
+    recipes = [find_recipe(family) for family in families]
+    folder = args.data or FASHION_MNIST_FOLDER
+    data = read_idx_folder(folder, "train"), read_idx_folder(folder, "test")
+    for recipe in recipes:
+        _train_one(args, recipe, data)
+
+
+def _train_one(
+    args: argparse.Namespace, recipe: TrainingRecipe, data: tuple[LabelledImages, LabelledImages]
+) -> None:
     from deploykit.zoo.train import train
 
-    recipe = find_recipe(args.family)
-    folder = args.data or FASHION_MNIST_FOLDER
-    train(
-        recipe,
-        read_idx_folder(folder, "train"),
-        read_idx_folder(folder, "test"),
-        args.out,
-        seed=args.seed,
-        epochs=args.epochs,
-        command=_train_command(args),
-        say=_say,
-    )
-    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+    out = args.out
+    if args.all:
+        out = args.out / f"{recipe.family}.pt"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{recipe.family}: {out}", flush=True)
+    command = _train_command(args, recipe.family, out)
+    train(recipe, *data, out, seed=args.seed, epochs=args.epochs, command=command, say=_say)
+    print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
 
 
-def _train_command(args: argparse.Namespace) -> str:
-    words = ["deploykit", "zoo", "train", args.family, "--out", str(args.out)]
+def _train_command(args: argparse.Namespace, family: str, out: Path) -> str:
+    words = ["deploykit", "zoo", "train", family, "--out", str(out)]
     if args.data is not None:
         words += ["--data", str(args.data)]
     if args.epochs is not None:
@@ -109,6 +148,24 @@ def _evaluate(args: argparse.Namespace) -> None:
     data = read_labelled_images(args.data or FASHION_MNIST_FOLDER)
     measured = top1(torch_predictor(network), data, checkpoint.preprocess)
     print(f"top-1 {measured.accuracy:.2%} ({measured.correct} of {measured.total} images)")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from deploykit.zoo.export import export_checkpoint
+    from deploykit.zoo.recipes import RECIPES, find_recipe
+
+    path = Path(args.source)
+    if not path.exists() and not path.suffix:
+        find_recipe(args.source)
+        path = args.checkpoints / f"{args.source}.pt"
+        if not path.exists():
+            raise SourceError(
+                f"there is no {path}",
+                expected=f"a trained checkpoint of one of {', '.join(sorted(RECIPES))}",
+                advice=f"make it with: deploykit zoo train {args.source} --out {path}",
+            )
+    export_checkpoint(path, args.out)
+    print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
 
 
 def _sample(args: argparse.Namespace) -> None:

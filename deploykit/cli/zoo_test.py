@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from deploykit.cli import zoo
-from deploykit.errors import SourceError
+from deploykit.errors import SourceError, UserError
+from deploykit.zoo import recipes
 from deploykit.zoo.checkpoint import read_checkpoint
 from deploykit.zoo.datasets import read_labelled_npz
+from deploykit.zoo.recipes import RECIPES
 
 
 def run(*words: str) -> int:
@@ -55,7 +57,11 @@ def test_importing_the_command_imports_nothing_heavy() -> None:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("list") == 0
 
-    assert "ghostnet         timm/ghostnet_050        3x64x64" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines if line.startswith("ghostnet")] == [
+        ["ghostnet", "timm/ghostnet_050", "3x64x64"]
+    ]
+    assert [line.split()[0] for line in lines] == sorted(RECIPES)
 
 
 def test_train_and_evaluate_agree(
@@ -77,6 +83,56 @@ def test_train_and_evaluate_agree(
     assert checkpoint.calibration.shape == (128, 28, 28, 1)
 
 
+def test_all_trains_every_family_as_its_own_command_does(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: RECIPES[name] for name in ("mobilenet_v1", "shufflenet_v1")}
+    monkeypatch.setattr(recipes, "RECIPES", few)
+    out = tmp_path / "new" / "folder"
+    words = ["--data", str(folder), "--epochs", "1"]
+
+    assert run("train", "--all", "--out", str(out), *words) == 0
+
+    assert sorted(p.name for p in out.iterdir()) == ["mobilenet_v1.pt", "shufflenet_v1.pt"]
+    before = (out / "shufflenet_v1.pt").read_bytes()
+    assert run("train", "shufflenet_v1", "--out", str(out / "shufflenet_v1.pt"), *words) == 0
+    assert (out / "shufflenet_v1.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [["ghostnet", "--all"], []])
+def test_train_wants_a_family_or_all(words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--all"):
+        run("train", *words, "--out", str(tmp_path / "a.pt"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_of_a_family_takes_its_checkpoint(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = tmp_path / "mobilenet_v1.pt"
+    words = ["--data", str(folder), "--epochs", "1"]
+    assert run("train", "mobilenet_v1", "--out", str(trained), *words) == 0
+    by_family, by_file = tmp_path / "a.onnx", tmp_path / "b.onnx"
+
+    assert (
+        run("export", "mobilenet_v1", "--checkpoints", str(tmp_path), "--out", str(by_family)) == 0
+    )
+    assert run("export", str(trained), "--out", str(by_file)) == 0
+
+    assert f"wrote {by_family}" in capsys.readouterr().out
+    assert by_family.read_bytes() == by_file.read_bytes()
+
+
+def test_export_of_a_family_that_is_not_trained_says_the_command(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="deploykit zoo train ghostnet --out"):
+        run("export", "ghostnet", "--checkpoints", str(tmp_path), "--out", str(tmp_path / "a.onnx"))
+
+
+def test_export_of_a_family_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no family 'resnet'"):
+        run("export", "resnet", "--out", str(tmp_path / "a.onnx"))
+
+
 def test_sample(folder: Path, tmp_path: Path) -> None:
     assert run("sample", "--out", str(tmp_path / "s.npz"), "--data", str(folder)) == 0
 
@@ -91,7 +147,9 @@ def test_a_family_that_there_is_not(tmp_path: Path) -> None:
         run("train", "resnet", "--out", str(tmp_path / "a.pt"))
 
 
-@pytest.mark.parametrize("words", [[], ["train", "ghostnet"], ["sample"], ["evaluate"]])
+@pytest.mark.parametrize(
+    "words", [[], ["train", "ghostnet"], ["sample"], ["evaluate"], ["export", "ghostnet"]]
+)
 def test_a_command_that_is_not_whole(words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run(*words)

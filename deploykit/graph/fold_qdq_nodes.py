@@ -205,7 +205,10 @@ class QdqFolding:
             wanted = bias_scales(self.params[data], self.params[weights], reals.shape)
             if bias in self.integers and _is_close(self.params[bias], wanted):
                 continue
-            if np.abs(reals.ravel() / np.float64(wanted.scale)).max(initial=0) > 2**31 - 1:
+            if (
+                np.abs(reals.ravel() / np.array(wanted.scale, np.float64)).max(initial=0)
+                > 2**31 - 1
+            ):
                 raise UnsupportedModelError(
                     f"the bias of {node.op_type} '{node.name}' does not fit into int32 at the "
                     "scales of its input and weights",
@@ -276,7 +279,7 @@ class QdqFolding:
         self.held_by.pop(source, None)
         if output in self.held_by:
             self.held_by[source] = self.held_by.pop(output)
-        source.dtype = output.dtype
+        source.type = output.type
         source.shape = source.shape or output.shape
         name = output.name if output.is_graph_output() else source.name
         output.replace_all_uses_with(source, replace_graph_outputs=True)
@@ -314,7 +317,7 @@ class QdqFolding:
 
         name = self._fresh(name)
 
-        def dequantize() -> ir.Tensor:
+        def dequantize() -> ir.Tensor[Array]:
             return ir.Tensor(params.dequantize(data), name=name)
 
         shape = ir.Shape(data.shape)

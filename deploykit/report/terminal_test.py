@@ -34,6 +34,7 @@ def verdict(
         checks=() if error else checks,
         samples=16,
         error=error,
+        bytes=1613120,
     )
 
 
@@ -63,19 +64,19 @@ def test_a_report_that_passes_is_one_row_a_verdict() -> None:
         "model: ghostnet   reference: torch 2.15.0   samples: 16",
         "",
         (
-            "target  precision  runner                  kernels    conversion error    "
+            "target  precision  runner                  kernels    size       conversion error    "
             "SNR dB  cosine   top-1   verdict"
         ),
         (
-            "tflite  fp32       litert 2.3.0            XNNPACK    3.1e-07 (<= 2e-05)  "
+            "tflite  fp32       litert 2.3.0            XNNPACK    -          3.1e-07 (<= 2e-05)  "
             "inf     1.00000  -       PASS"
         ),
         (
-            "tflite  int8       litert 2.3.0            XNNPACK    1 LSB (<= 2)        "
+            "tflite  int8       litert 2.3.0            XNNPACK    1,613,120  1 LSB (<= 2)        "
             "18.3    0.99126  93.8 %  PASS"
         ),
         (
-            "tflite  int8       litert-reference 2.3.0  reference  1 LSB (<= 2)        "
+            "tflite  int8       litert-reference 2.3.0  reference  1,613,120  1 LSB (<= 2)        "
             "18.3    0.99126  93.8 %  PASS"
         ),
         "",
@@ -119,7 +120,7 @@ def test_failures_are_spelled_out_with_what_to_do() -> None:
 def test_a_runner_that_failed_is_told_in_its_words() -> None:
     error = "runner 'litert' crashed with SIGILL\n    | illegal instruction"
     text = lines(Report("net", "torch", (verdict(runner=None, error=error),)))
-    assert text[3].split() == ["tflite", "int8", "litert", *["-"] * 5, "FAIL"]
+    assert text[3].split() == ["tflite", "int8", "litert", "-", "1,613,120", *["-"] * 4, "FAIL"]
     assert text[4:] == [
         "",
         "FAIL tflite int8 on litert (ghostnet.int8.tflite)",
@@ -150,7 +151,7 @@ def test_the_worst_output_stands_in_the_row_and_nan_is_worse_than_all() -> None:
         Check(QUANTIZATION, "b", "cosine", math.nan, None, False),
     )
     row = lines(Report("net", "torch", (replace(FP32, checks=checks),)))[3]
-    assert row.split()[5:] == ["inf", "(<=", "2e-05)", "-inf", "nan", "-", "FAIL"]
+    assert row.split()[5:] == ["-", "inf", "(<=", "2e-05)", "-inf", "nan", "-", "FAIL"]
 
 
 def test_verbose_tells_every_check_of_every_verdict() -> None:

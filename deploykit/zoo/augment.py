@@ -65,6 +65,8 @@ def shift_and_flip(
     Returns:
         uint8 of the same shape.
     """
+    if shift_px == 0 and not flip:
+        return pixels
     count, _, height, width = pixels.shape
     margin = ((0, 0), (0, 0), (shift_px, shift_px), (shift_px, shift_px))
     padded = np.pad(pixels, margin).transpose(0, 2, 3, 1)

@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deploykit.errors import MissingDependencyError, SourceError
-from deploykit.zoo.checkpoint import Checkpoint
+from deploykit.errors import SourceError
+from deploykit.sources.architecture import build_architecture
+from deploykit.zoo.checkpoint import Checkpoint, import_torch
 from deploykit.zoo.evaluate import Predict
 
 if TYPE_CHECKING:
     import torch
+
+LIBRARIES = ("timm", "torchvision", "deploykit")
 
 
 def build_network(arch: str, arch_kwargs: Mapping[str, Any]) -> torch.nn.Module:
     """An untrained network.
 
     Args:
-        arch: ``timm/NAME`` or ``torchvision/NAME``.
+        arch: ``timm/NAME``, ``torchvision/NAME`` or ``deploykit/NAME``.
         arch_kwargs: What its constructor is given.
 
     Raises:
         SourceError: no such library, no such network, or it does not take these arguments.
-        MissingDependencyError: the library is not installed.
+        MissingDependencyError: torch, or the library, is not installed.
     """
     library, _, name = arch.partition("/")
-    if library not in ("timm", "torchvision") or not name:
-        raise SourceError(f"the architecture '{arch}'", expected="timm/NAME or torchvision/NAME")
-    try:
-        create = _constructor(library)
-    except ImportError as error:
-        raise MissingDependencyError(library, needed_for=arch, extra="zoo") from error
-    try:
-        return create(name, **arch_kwargs)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise SourceError(
-            f"{library} cannot build '{name}' with {dict(arch_kwargs)}: {error}"
-        ) from error
-
-
-def _constructor(library: str) -> Callable[..., torch.nn.Module]:
-    """The library's function from a name and keyword arguments to a network."""
-    if library == "timm":
-        import timm
-
-        return cast("Callable[..., torch.nn.Module]", timm.create_model)
-    import torchvision
-
-    return cast("Callable[..., torch.nn.Module]", torchvision.models.get_model)
+    if library not in LIBRARIES or not name:
+        known = ", ".join(f"{library}/NAME" for library in LIBRARIES)
+        raise SourceError(f"the architecture '{arch}'", expected=f"one of {known}")
+    import_torch()
+    return build_architecture(arch, arch_kwargs).module
 
 
 def network_of_checkpoint(checkpoint: Checkpoint) -> torch.nn.Module:

@@ -41,6 +41,8 @@ def test_a_torchvision_network() -> None:
         ("timm/no_such_network", {}),
         ("torchvision/no_such_network", {}),
         ("timm/ghostnet_050", {"no_such_argument": 1}),
+        ("deploykit/no_such_network", {}),
+        ("deploykit/shufflenet_v1", {"groups": 7}),
     ],
 )
 def test_what_cannot_be_built(arch: str, kwargs: dict[str, int]) -> None:

@@ -9,8 +9,16 @@ from typing import Any
 from deploykit.errors import SourceError
 from deploykit.preprocess import Preprocess
 
-_FASHION_MNIST_64 = Preprocess(size=(64, 64), mean=(0.2860,) * 3, std=(0.3530,) * 3)
+
+def _fashion_mnist(side: int) -> Preprocess:
+    return Preprocess(size=(side, side), mean=(0.2860,) * 3, std=(0.3530,) * 3)
+
+
+_FASHION_MNIST_64 = _fashion_mnist(64)
 """Grey pictures scaled up to 64x64: a stride of 32 then leaves 2x2 and not a single pixel."""
+
+_FASHION_MNIST_40 = _fashion_mnist(40)
+"""A stride of 32 brings it to 2x2 (20, 10, 5, 3, 2), at less than half the time of 64x64."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,7 @@ class TrainingRecipe:
 
     Attributes:
         family: Name on the command line.
-        arch: Where the network's code is: ``timm/NAME`` or ``torchvision/NAME``.
+        arch: Whose network it is: ``timm/NAME``, ``torchvision/NAME`` or ``deploykit/NAME``.
         arch_kwargs: What its constructor is given besides ``num_classes``, which the data says.
         preprocess: From a picture to the input tensor.
         epochs: Passes over the training images.
@@ -55,9 +63,49 @@ class TrainingRecipe:
         return {k: v for k, v in asdict(self).items() if k not in elsewhere}
 
 
+def _short(family: str, arch: str, **changed: Any) -> TrainingRecipe:
+    """A training of two to four minutes on an idle core: few epochs, many steps, no shifts."""
+    settings = {
+        "preprocess": _FASHION_MNIST_40,
+        "epochs": 5,
+        "half_size_share": 0.0,
+        "batch": 128,
+        "label_smoothing": 0.05,
+        "shift_px": 0,
+    }
+    return TrainingRecipe(family=family, arch=arch, **{**settings, **changed})
+
+
 RECIPES: dict[str, TrainingRecipe] = {
     recipe.family: recipe
-    for recipe in (TrainingRecipe(family="ghostnet", arch="timm/ghostnet_050"),)
+    for recipe in (
+        _short(
+            "efficientnet",
+            "deploykit/efficientnet",
+            arch_kwargs={"phi": 0, "width": 0.35, "depth": 0.5},
+        ),
+        _short(
+            "efficientnet_lite0",
+            "deploykit/efficientnet_lite",
+            arch_kwargs={"variant": 0, "width": 0.35, "depth": 0.5},
+        ),
+        TrainingRecipe(family="ghostnet", arch="timm/ghostnet_050"),
+        _short("mnasnet", "timm/mnasnet_050"),
+        _short("mobilenet_v1", "deploykit/mobilenet_v1", arch_kwargs={"width": 0.5}),
+        _short("mobilenet_v2", "torchvision/mobilenet_v2", arch_kwargs={"width_mult": 0.35}),
+        _short(
+            "mobilenet_v3_large",
+            "torchvision/mobilenet_v3_large",
+            arch_kwargs={"width_mult": 0.35},
+        ),
+        _short(
+            "mobilenet_v3_small",
+            "torchvision/mobilenet_v3_small",
+            arch_kwargs={"width_mult": 0.5},
+        ),
+        _short("shufflenet_v1", "deploykit/shufflenet_v1", arch_kwargs={"groups": 3, "width": 0.5}),
+        _short("shufflenet_v2", "torchvision/shufflenet_v2_x0_5"),
+    )
 }
 
 

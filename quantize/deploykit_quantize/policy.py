@@ -97,9 +97,7 @@ class Observer:
 
     def __post_init__(self) -> None:
         if self.method not in ("minmax", "percentile", "mse"):
-            raise ContractError(
-                f"observer {self.method!r}", expected="minmax, percentile or mse"
-            )
+            raise ContractError(f"observer {self.method!r}", expected="minmax, percentile or mse")
         if not 50.0 < self.percentile <= 100.0:
             raise ContractError(
                 f"observer percentile {self.percentile}", expected="above 50 and at most 100"

@@ -1,0 +1,150 @@
+"""What a conversion is asked for, and what that comes to: targets, precisions, runners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploykit.errors import UserError
+from deploykit.installation import why_not_installed
+from deploykit.model import Precision
+from deploykit.runners.registry import available_runners
+from deploykit.target import Target, available_targets, find_target
+from deploykit.target_options import check_option_targets
+
+if TYPE_CHECKING:
+    from deploykit_quantize.policy import Observer
+
+_PRECISIONS = tuple(p.value for p in Precision)
+
+
+@dataclass(frozen=True)
+class ConvertRequest:
+    """What to make of a model, and how strictly to look at it.
+
+    Attributes:
+        targets: Names of targets; ``all`` for every installed one that has the precisions.
+        precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``.
+        options: Target > its own options, e.g. ``{"tflite": {"io": "float32"}}``.
+        out: The bundle's folder; None for a folder named like the model, here.
+        calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
+        calibration_limit: Use at most so many of them; None for all.
+        calibration_table: A table made before, instead of data.
+        allow_suspicious: Whether calibration data that look like noise are a warning only.
+        observer: How ranges are chosen; None for min-max.
+        verify: Whether to run what was written, and to keep golden vectors.
+        runners: Names of runners; empty for all of each target's.
+        samples: Number of golden inputs.
+        limits: Overrides such as ``int8.max_error_lsb=3``.
+        layers: Whether to compare value by value.
+        threads: Threads of each runtime.
+        timeout_s: Time limit of each runtime, seconds.
+    """
+
+    targets: tuple[str, ...] = ("tflite",)
+    precisions: tuple[str, ...] = ("fp32",)
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    out: Path | None = None
+    calibration: Path | None = None
+    calibration_limit: int | None = None
+    calibration_table: Path | None = None
+    allow_suspicious: bool = False
+    observer: Observer | None = None
+    verify: bool = True
+    runners: tuple[str, ...] = ()
+    samples: int = 16
+    limits: tuple[str, ...] = ()
+    layers: bool = False
+    threads: int = 1
+    timeout_s: float = 120.0
+
+
+ALL_TARGETS = "all"
+
+
+def plan_artifacts(request: ConvertRequest) -> tuple[list[tuple[Target, Precision]], list[str]]:
+    """What is written: each target with each precision.
+
+    Returns:
+        The plan, and in words what ``all`` leaves out and why.
+
+    Raises:
+        UserError: an unknown target, precision or option, or nothing to write.
+    """
+    if ALL_TARGETS in request.targets:
+        return _plan_of_all(request)
+    return _plan_of_named(request), []
+
+
+def _plan_of_all(request: ConvertRequest) -> tuple[list[tuple[Target, Precision]], list[str]]:
+    """Every installed target with the precisions that it has."""
+    plan: list[tuple[Target, Precision]] = []
+    left_out = []
+    for name in available_targets():
+        if missing := why_not_installed(name):
+            left_out.append(f"{name} is left out: {missing}")
+            continue
+        has = [p.value for p in find_target(name).precisions]
+        lacks = [p for p in request.precisions if p not in has and p in _PRECISIONS]
+        left_out += [f"{name} {p} is left out: {name} writes {', '.join(has)}" for p in lacks]
+        precisions = tuple(p for p in request.precisions if p not in lacks)
+        if precisions:
+            options = {k: v for k, v in request.options.items() if k == name}
+            one = replace(request, targets=(name,), precisions=precisions, options=options)
+            plan += _plan_of_named(one)
+    if not plan:
+        raise UserError(
+            f"no target can be written: {'; '.join(left_out)}", expected="a target that is here"
+        )
+    check_option_targets(request.options, [target.name for target, _ in plan])
+    return plan, left_out
+
+
+def _plan_of_named(request: ConvertRequest) -> list[tuple[Target, Precision]]:
+    if not request.targets or not request.precisions:
+        raise UserError("nothing to make", expected="at least one target and one precision")
+    check_option_targets(request.options, request.targets)
+    plan = []
+    for name in dict.fromkeys(request.targets):
+        target = find_target(name)
+        for text in dict.fromkeys(request.precisions):
+            try:
+                precision = Precision(text)
+            except ValueError:
+                raise UserError(
+                    f"unknown precision {text!r}",
+                    expected=f"one of {', '.join(p.value for p in Precision)}",
+                ) from None
+            if precision not in target.precisions:
+                known = ", ".join(p.value for p in target.precisions)
+                raise UserError(f"{name} cannot be written as {text}", expected=f"one of {known}")
+            plan.append((target, precision))
+    return plan
+
+
+def choose_runners(
+    request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
+) -> dict[str, tuple[str, ...]]:
+    """Target > names of the runners that judge its artefacts.
+
+    Raises:
+        UserError: a runner that none of the targets has.
+    """
+    chosen: dict[str, tuple[str, ...]] = {}
+    known: list[str] = []
+    for target, _ in plan:
+        own = [r.name for r in target.runners]
+        known += [name for name in own if name not in known]
+        here = [r.name for r in available_runners(target.runners)]
+        chosen[target.name] = tuple(
+            n for n in own if (n in request.runners if request.runners else n in here)
+        )
+    unknown = [name for name in request.runners if name not in known]
+    if unknown:
+        raise UserError(
+            f"no runner of {', '.join(chosen)} is called {', '.join(unknown)}",
+            expected=f"one of {', '.join(known)}",
+        )
+    return chosen

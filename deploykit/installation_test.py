@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from deploykit import installation
+from deploykit.cli import main
+from deploykit.installation import Package, needed_packages, why_not_installed
+
+
+def give(monkeypatch: pytest.MonkeyPatch, lines: list[str], versions: dict[str, str]) -> None:
+    def version(name: str) -> str:
+        if name not in versions:
+            raise installation.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(installation, "requires", lambda _: lines)
+    monkeypatch.setattr(installation, "version", version)
+
+
+LINES = ["numpy>=1.26", 'lite>=2.1; extra == "tflite"', 'flat<30,>=24.3; extra == "tflite"']
+
+
+@pytest.mark.parametrize(
+    ("versions", "problem"),
+    [
+        ({"lite": "2.1.0", "flat": "25.1"}, ""),
+        ({"lite": "2.10", "flat": "24.3"}, ""),
+        ({"flat": "25.1"}, "lite is not installed: pip install 'deploykit[tflite]'"),
+        ({"lite": "2.0.9", "flat": "25"}, "lite is 2.0.9, >=2.1 is needed"),
+        ({"lite": "3", "flat": "30.0.1"}, "flat is 30.0.1, <30,>=24.3 is needed"),
+    ],
+)
+def test_a_target_is_installed_if_its_extra_is(
+    monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], problem: str
+) -> None:
+    give(monkeypatch, LINES, {"numpy": "2.0"} | versions)
+    found = why_not_installed("tflite")
+    assert found.startswith(problem)
+    assert bool(found) == bool(problem)
+    assert why_not_installed("onnx") == ""
+
+
+def test_the_packages_own_metadata_can_be_read() -> None:
+    names = {(p.extra, p.name) for p in needed_packages()}
+    assert ("", "onnxruntime") in names
+    assert ("tflite", "flatbuffers") in names
+    assert all(p.name != "deploykit" for p in needed_packages())
+
+
+def test_a_requirement_that_cannot_be_read_is_not_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give(monkeypatch, ["?? 1"], {})
+    with pytest.raises(ValueError, match="cannot be read"):
+        needed_packages()
+    with pytest.raises(ValueError, match="specifier"):
+        Package("a", "about 3", "", "3").problem  # noqa: B018
+
+
+def test_doctor_fails_only_for_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, LINES, {"numpy": "2.0", "flat": "25"})
+    assert main(["doctor"]) == 0
+    assert "pip install 'deploykit[tflite]'" in capsys.readouterr().out
+    assert main(["doctor", "--need", "tflite", "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["usable"] is False
+    assert found["commands"] == ["pip install 'deploykit[tflite]'"]
+    assert main(["doctor", "--need", "onnx"]) == 0
+    assert main(["doctor", "--need", "nothing"]) == 2
+    assert "nothing is called nothing" in capsys.readouterr().err
+
+
+def test_targets_are_listed_with_what_they_take(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets", "--json"]) == 0
+    listed = {t["name"]: t for t in json.loads(capsys.readouterr().out)["targets"]}
+    assert {"onnx", "tflite"} <= set(listed)
+    options = {o["name"]: o for o in listed["onnx"]["options"]}
+    assert options["onnx.activations"]["values"] == "int8, uint8"
+    assert {o["name"] for o in listed["tflite"]["options"]} == {"tflite.io", "tflite.input_layout"}
+    assert listed["tflite"]["runners"][0]["name"] == "litert"
+    assert main(["targets"]) == 0
+    assert "onnx.per_channel=yes, no (yes)" in capsys.readouterr().out
