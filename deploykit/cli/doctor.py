@@ -74,16 +74,20 @@ def examine_installation() -> dict[str, Any]:
 
 def _in_words(found: dict[str, Any]) -> str:
     lines = [f"deploykit {found['deploykit']}, Python {found['python']}, {found['machine']}"]
+    # A package may serve several extras; it is listed once, with all of them.
+    states: dict[tuple[str, str], list[str]] = {}
     for package in found["packages"]:
-        extra = f"[{package['extra']}]" if package["extra"] else ""
+        mark = "MISSING" if package["problem"] else "ok"
         state = package["problem"] or f"{package['name']} {package['found']}"
-        mark = "MISSING" if package["problem"] else "ok     "
-        lines.append(f"  {mark} {extra:10s} {state}")
+        states.setdefault((mark, state), []).append(package["extra"])
+    for (mark, state), extras in states.items():
+        names = ", ".join(e for e in extras if e)
+        lines.append(f"  {mark:8s}{state:36s}{f'[{names}]' if names else ''}".rstrip())
     for name, reason in found["runners"].items():
         if reason:
-            lines.append(f"  MISSING runner {name}: {reason}")
+            lines.append(f"  {'not here':8s} runner {name}: {reason}")
     if found["commands"]:
         lines += ["to install what is missing:", *(f"  {c}" for c in found["commands"])]
     else:
-        lines.append("nothing is missing")
+        lines.append("no package is missing")
     return "\n".join(lines)
