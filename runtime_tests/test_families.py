@@ -27,9 +27,8 @@ _NO_TIME = "the machine was too busy: train it by deploykit zoo train FAMILY --o
 NOT_TRAINED: dict[str, str] = {
     "efficientnet": _NO_TIME,
     "efficientnet_lite0": _NO_TIME,
-    "mnasnet": _NO_TIME,
+    "mnasnet": "86.68 % with its short recipe, below the 89 % that an example must reach",
     "mobilenet_v1": _NO_TIME,
-    "mobilenet_v2": _NO_TIME,
     "mobilenet_v3_large": _NO_TIME,
 }
 
