@@ -52,7 +52,7 @@ def folder_written_atomically(path: Path) -> Iterator[Path]:
     Raises:
         BundleError: the parent cannot be written, or the disk is full.
     """
-    path = path.absolute()
+    path = path.resolve()  # a link stays a link: what it leads to is replaced
     with as_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))

@@ -86,3 +86,12 @@ def test_refusals_of_the_system_are_user_errors(number: int, words: str) -> None
 def test_other_system_errors_are_not_hidden() -> None:
     with pytest.raises(OSError, match="io"), as_user_error(Path("x")):
         raise OSError(errno.EIO, "io")
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with folder_written_atomically(tmp_path / "link") as new:
+        (new / "x").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "x").read_text() == "new"

@@ -109,13 +109,14 @@ class Preprocess:
         """One picture to one tensor.
 
         Args:
-            picture: A Pillow image, or uint8 of shape (H, W), (H, W, 1) or (H, W, 3) in RGB.
+            picture: A Pillow image of 8 bits a channel, or of 16 bits grey (the upper 8 count;
+                transparency is dropped); or uint8 of shape (H, W), (H, W, 1) or (H, W, 3) in RGB.
 
         Returns:
             float32 of shape (channels, height, width).
 
         Raises:
-            DataError: an array that is no picture.
+            DataError: an array that is no picture, or an image of 32-bit integers or floats.
         """
         from PIL import Image as PillowImage
 
@@ -131,7 +132,7 @@ class Preprocess:
             image = PillowImage.fromarray(pixels)
         else:
             image = picture
-        image = image.convert("L" if self.color == "GRAY" else "RGB")
+        image = _in_8_bits(image).convert("L" if self.color == "GRAY" else "RGB")
         image = self._resized(image)
         values: FloatArray = np.asarray(image, dtype=np.float32) / np.float32(255)
         if self.color == "GRAY":
@@ -164,3 +165,17 @@ class Preprocess:
         if (top, left) != (0, 0) or target != (height, width):
             image = image.crop((left, top, left + width, top + height))
         return image
+
+
+def _in_8_bits(image: Image) -> Image:
+    """Pillow would clip deeper pixels to white instead of scaling them."""
+    from PIL import Image as PillowImage
+
+    if image.mode.startswith("I;16"):
+        return PillowImage.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"a picture of Pillow's mode {image.mode}: 32 bits a pixel, of no known range",
+            expected="8 bits a channel, or 16 bits grey",
+        )
+    return image

@@ -85,3 +85,16 @@ def test_float_array_is_no_picture() -> None:
 def test_range_of_any_picture() -> None:
     low, high = PLAIN.tensor_range
     assert (low, high) == (-2.0, 2.0)
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
+    eight = np.arange(16, dtype=np.uint8).reshape(4, 4) * 16
+    contract = Preprocess(size=(4, 4))
+    sixteen = Image.fromarray(eight.astype(np.uint16) * 257)
+    assert sixteen.mode.startswith("I;16")
+    assert np.array_equal(contract.apply(sixteen), contract.apply(eight))
+
+
+def test_pixels_of_no_known_range_are_refused() -> None:
+    with pytest.raises(DataError, match="mode F"):
+        Preprocess(size=(4, 4)).apply(Image.fromarray(np.zeros((4, 4), np.float32)))
