@@ -28,7 +28,6 @@ NOT_TRAINED: dict[str, str] = {
     "efficientnet": _NO_TIME,
     "efficientnet_lite0": _NO_TIME,
     "mnasnet": "86.68 % with its short recipe, below the 89 % that an example must reach",
-    "mobilenet_v1": _NO_TIME,
 }
 
 #: Families whose channel shuffles no convolution absorbs yet: at most so many TRANSPOSEs,
