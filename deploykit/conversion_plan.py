@@ -137,7 +137,8 @@ def choose_runners(
     for target, _ in plan:
         own = [r.name for r in target.runners]
         known += [name for name in own if name not in known]
-        here = [r.name for r in available_runners(target.runners)]
+        wanted = request.verify and not request.runners
+        here = [r.name for r in available_runners(target.runners)] if wanted else []
         chosen[target.name] = tuple(
             n for n in own if (n in request.runners if request.runners else n in here)
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deploykit.bundle import Golden
 from deploykit.errors import RunnerError
-from deploykit.model import Model, Stage
+from deploykit.model import Model, Precision, Stage
 from deploykit.parity.attribute import compare_stages
 from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
 from deploykit.parity.golden import make_golden_inputs
@@ -188,7 +188,8 @@ class _Trial:
         """The verdict; an int8 artefact's layers are judged one by one."""
         artifact = self.item.artifact
         layers: tuple[LayerRow, ...] = ()
-        if not run.error and any(s.quantization for s in artifact.value_specs.values()):
+        integers = any(s.quantization for s in artifact.value_specs.values())
+        if not run.error and (integers or artifact.precision is Precision.INT8):
             try:
                 layers = self._measure(measure_local_errors)
             except RunnerError as failure:

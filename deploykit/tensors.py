@@ -19,7 +19,7 @@ from deploykit.errors import ContractError
 
 Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
-Layout = Literal["NCHW", "NHWC", "plain"]
+Layout = Literal["NCHW", "NHWC", "CHW", "plain"]
 
 _INT_DTYPES = ("int8", "uint8", "int16", "int32")
 
@@ -125,10 +125,13 @@ class TensorSpec:
         name: Its name there.
         shape: Its static shape, in its own layout.
         dtype: numpy's name of its element type.
-        layout: ``NCHW`` or ``NHWC`` for pictures and feature maps, ``plain`` for all else.
+        layout: ``NCHW`` or ``NHWC`` for pictures and feature maps, ``CHW`` for one sample of
+            anything without the batch axis (``shape`` has none either), ``plain`` for all else.
         quantization: How its integers stand for reals; None for floats.
         channel_order: Which channel (axis 1 of NCHW) of the value each position holds, where a
             target holds them in another order; empty for their own.
+        tensor: What the runtime calls it, where its format has names of its own; empty for
+            ``name``.
     """
 
     name: str
@@ -137,6 +140,19 @@ class TensorSpec:
     layout: Layout = "plain"
     quantization: QuantParams | None = None
     channel_order: tuple[int, ...] = ()
+    tensor: str = ""
+
+    @property
+    def runtime_name(self) -> str:
+        """What the runtime calls it."""
+        return self.tensor or self.name
+
+    @property
+    def batch(self) -> int:
+        """Number of samples that the tensor holds."""
+        if self.layout == "CHW" or not self.shape:
+            return 1
+        return max(1, self.shape[0])
 
     def encode(self, value: FloatArray) -> Array:
         """From float32 in NCHW (or plain) to what the runtime reads.
@@ -146,7 +162,12 @@ class TensorSpec:
         """
         held = value[:, list(self.channel_order)] if self.channel_order else value
         moved = np.moveaxis(held, 1, -1) if self.layout == "NHWC" and value.ndim == 4 else held
-        if moved.shape[1:] != self.shape[1:]:
+        if self.layout == "CHW":
+            fits = moved.shape == (1, *self.shape)
+            moved = moved[0] if fits else moved
+        else:
+            fits = moved.shape[1:] == self.shape[1:]
+        if not fits:
             raise ContractError(
                 f"input {self.name!r} was given shape {tuple(value.shape)}",
                 expected=f"{self.shape} in layout {self.layout}",
@@ -156,13 +177,19 @@ class TensorSpec:
         return np.ascontiguousarray(moved, dtype=self.dtype)
 
     def decode(self, raw: Array) -> FloatArray:
-        """From what the runtime wrote to float32 in NCHW (or plain)."""
+        """From what the runtime wrote to float32 in NCHW (or plain).
+
+        Of layout ``CHW`` a runtime may have left out axes of length 1.
+        """
         real = (
             raw.astype(np.float32)
             if self.quantization is None
             else (self.quantization.dequantize(raw))
         )
         moved = np.moveaxis(real, -1, 1) if self.layout == "NHWC" and real.ndim == 4 else real
+        if self.layout == "CHW":
+            same_size = real.size == math.prod(self.shape)
+            moved = real.reshape((1, *self.shape)) if same_size else real[np.newaxis]
         return moved[:, np.argsort(self.channel_order)] if self.channel_order else moved
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,7 +201,8 @@ class TensorSpec:
             "layout": self.layout,
             "quantization": self.quantization.to_dict() if self.quantization else None,
         }
-        return data | ({"channel_order": list(self.channel_order)} if self.channel_order else {})
+        data |= {"channel_order": list(self.channel_order)} if self.channel_order else {}
+        return data | ({"tensor": self.tensor} if self.tensor else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
@@ -187,4 +215,5 @@ class TensorSpec:
             layout=data["layout"],
             quantization=QuantParams.from_dict(params) if params else None,
             channel_order=tuple(int(c) for c in data.get("channel_order", ())),
+            tensor=data.get("tensor", ""),
         )

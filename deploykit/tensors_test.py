@@ -91,3 +91,28 @@ def test_channels_in_another_order_come_back() -> None:
     np.testing.assert_array_equal(spec.decode(raw), value)
     assert TensorSpec.from_dict(spec.to_dict()) == spec
     assert "channel_order" not in TensorSpec("x", (1,)).to_dict()
+
+
+def test_one_sample_without_a_batch_axis() -> None:
+    spec = TensorSpec("x", (3, 4, 5), layout="CHW", tensor="in0")
+    value = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5)
+    raw = spec.encode(value)
+    assert raw.shape == (3, 4, 5)
+    assert np.array_equal(spec.decode(raw), value)
+    assert (spec.batch, spec.runtime_name) == (1, "in0")
+    assert TensorSpec.from_dict(spec.to_dict()) == spec
+    with pytest.raises(ContractError, match="was given shape"):
+        spec.encode(np.zeros((2, 3, 4, 5), np.float32))
+
+
+def test_axes_of_length_one_that_a_runtime_left_out_come_back() -> None:
+    spec = TensorSpec("x", (3, 1, 1), layout="CHW")
+    assert spec.decode(np.zeros(3, np.float32)).shape == (1, 3, 1, 1)
+    assert spec.decode(np.zeros(4, np.float32)).shape == (1, 4)
+
+
+def test_the_batch_and_the_name_are_the_specs_own_by_default() -> None:
+    spec = TensorSpec("x", (8, 3, 4, 5), layout="NCHW")
+    assert (spec.batch, spec.runtime_name) == (8, "x")
+    assert TensorSpec("x", ()).batch == 1
+    assert "tensor" not in spec.to_dict()

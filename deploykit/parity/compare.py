@@ -200,21 +200,19 @@ class _Judge:
     expected: Expected
 
     def layers(self) -> list[Check]:
-        """The layer that is furthest off by itself."""
-        if not self.expected.layers:
-            return []
-        worst = max(self.expected.layers, key=_steps_off)
-        limit = self.limits.layer_error_lsb
-        return [
-            Check(
-                Question.CONVERSION,
-                worst.value,
-                "layer_error_lsb",
-                _steps_off(worst),
-                limit,
-                at_most=True,
-            )
-        ]
+        """The layer that is furthest off by itself: of those with steps, and of those without."""
+        checks = []
+        for metric, off in (
+            ("layer_error_lsb", _steps_off),
+            ("layer_error_over_range", _share_off),
+        ):
+            measured = {r.value: m for r in self.expected.layers if (m := off(r)) is not None}
+            if measured:
+                worst = max(measured, key=lambda value: measured[value])
+                limit = getattr(self.limits, metric)
+                question = Question.CONVERSION
+                checks.append(Check(question, worst, metric, measured[worst], limit, at_most=True))
+        return checks
 
     def conversion(self, spec: TensorSpec, actual: Mapping[str, FloatArray]) -> list[Check]:
         """The output against the stage's, and against what the runner gave before."""
@@ -225,8 +223,7 @@ class _Judge:
         error = metrics.max_error_over_range(a, e)
         params = self.steps.get(spec.name, spec.quantization)
         if params is None or limits.max_error_lsb is None:
-            limit = limits.max_error_over_range
-            return [_at_most(question, spec, "max_error_over_range", error, limit)]
+            return self._without_steps(spec, a, error)
         steps = metrics.max_error_lsb(a, e, params)
         checks = [_at_most(question, spec, "max_error_over_range", error, None)]
         if self.expected.layers:
@@ -244,6 +241,23 @@ class _Judge:
         else:
             checks.append(_at_most(question, spec, "max_error_lsb", steps, limits.max_error_lsb))
         return checks
+
+    def _without_steps(self, spec: TensorSpec, actual: FloatArray, error: float) -> list[Check]:
+        question, limits = Question.CONVERSION, self.limits
+        if self.expected.layers:
+            limit = limits.output_error_over_range
+            return [_at_most(question, spec, "output_error_over_range", error, limit)]
+        if self.expected.recorded is None or limits.repeat_error_over_range is None:
+            limit = limits.max_error_over_range
+            return [_at_most(question, spec, "max_error_over_range", error, limit)]
+        again = metrics.max_error_over_range(actual, self.expected.recorded[spec.name])
+        limit = limits.repeat_error_over_range
+        return [
+            _at_most(question, spec, "repeat_error_over_range", again, limit),
+            _at_most(
+                question, spec, "output_error_over_range", error, limits.output_error_over_range
+            ),
+        ]
 
     def quantization(self, spec: TensorSpec, actual: Mapping[str, FloatArray]) -> list[Check]:
         """The output against the float reference's."""
@@ -273,8 +287,15 @@ def _at_most(
     return Check(question, spec.name, metric, measured, limit, at_most=True)
 
 
-def _steps_off(row: LayerRow) -> float:
-    """A layer's error in steps; a layer whose shapes differ is infinitely off."""
+def _steps_off(row: LayerRow) -> float | None:
+    """A layer's error in steps, infinite where the shapes differ; None for one without steps."""
     if math.isnan(row.max_error_over_range):
         return math.inf
-    return row.max_error_lsb if row.max_error_lsb is not None else 0.0
+    return row.max_error_lsb
+
+
+def _share_off(row: LayerRow) -> float | None:
+    """A layer's error over its range; None for one with steps, or whose shapes differ."""
+    if math.isnan(row.max_error_over_range) or row.max_error_lsb is not None:
+        return None
+    return row.max_error_over_range

@@ -230,3 +230,31 @@ def test_a_run_is_held_against_its_record() -> None:
     verdict = judged("int8", INT8, steps=0, recorded=elsewhere)
     assert not verdict.passed
     assert check_of(verdict, Question.CONVERSION, "repeat_error_lsb").measured == 3.0
+
+
+def test_layers_without_steps_are_judged_over_their_range() -> None:
+    layers = (
+        LayerRow("a", "net.a", "Conv", 1e-3, 60.0, 1.0),
+        LayerRow("b", "net.b", "Conv", 1e-2, 60.0, None),
+    )
+    verdict = judged("int8", error=0.5, layers=layers)
+    check = check_of(verdict, Question.CONVERSION, "layer_error_over_range")
+    assert (check.value, check.measured, check.limit) == ("b", 1e-2, 2e-2)
+    assert check_of(verdict, Question.CONVERSION, "layer_error_lsb").value == "a"
+    assert check_of(verdict, Question.CONVERSION, "output_error_over_range").limit is None
+    worse = (*layers, LayerRow("c", "net.c", "Add", 3e-2, 20.0, None))
+    assert not judged("int8", layers=worse).passed
+    only_floats = judged("int8", layers=layers[1:])
+    assert "layer_error_lsb" not in {c.metric for c in only_floats.checks}
+
+
+def test_an_output_without_steps_is_held_against_its_record() -> None:
+    there = {"y": model_of(X)}
+    verdict = judged("int8", recorded=there)
+    assert verdict.passed
+    check = check_of(verdict, Question.CONVERSION, "repeat_error_over_range")
+    assert check.measured == 0
+    assert check_of(verdict, Question.CONVERSION, "output_error_over_range").limit is None
+    span = float(np.ptp(model_of(X)))
+    elsewhere = {"y": model_of(X) + np.float32(0.1 * span)}
+    assert not judged("int8", recorded=elsewhere).passed

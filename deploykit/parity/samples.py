@@ -32,11 +32,11 @@ def encoded_batches(
 
     Args:
         inputs: Input name > float32 (n, ...), in NCHW or plain.
-        specs: The file's inputs; axis 0 of their shapes is the batch size.
+        specs: The file's inputs; the first one's ``batch`` is the batch size.
 
     Yields:
-        How many samples of the batch count, and the arrays. If n is no multiple of the batch
-        size, the last sample is repeated to fill the last batch.
+        How many samples of the batch count, and the arrays by the runtime's names. If n is no
+        multiple of the batch size, the last sample is repeated to fill the last batch.
 
     Raises:
         ContractError: other names or shapes than the file's.
@@ -48,10 +48,10 @@ def encoded_batches(
             expected=f"those of the artefact: {', '.join(sorted(names))}",
         )
     total = count_samples(inputs)
-    batch = max(1, specs[0].shape[0]) if specs[0].shape else 1
+    batch = specs[0].batch
     for start in range(0, total, batch):
         picked = np.minimum(np.arange(start, start + batch), total - 1)
-        arrays = {spec.name: spec.encode(inputs[spec.name][picked]) for spec in specs}
+        arrays = {spec.runtime_name: spec.encode(inputs[spec.name][picked]) for spec in specs}
         yield min(batch, total - start), arrays
 
 
@@ -71,10 +71,11 @@ def run_samples(
     for count, arrays in encoded_batches(inputs, input_specs):
         outputs = runner.run(arrays)
         for spec in output_specs:
-            if spec.name not in outputs:
+            name = spec.runtime_name
+            if name not in outputs:
                 raise ParityError(
-                    f"the runtime gave no output {spec.name!r} but {', '.join(outputs) or 'none'}",
-                    expected=f"outputs {', '.join(collected)}",
+                    f"the runtime gave no output {name!r} but {', '.join(outputs) or 'none'}",
+                    expected=f"outputs {', '.join(s.runtime_name for s in output_specs)}",
                 )
-            collected[spec.name].append(spec.decode(outputs[spec.name])[:count])
+            collected[spec.name].append(spec.decode(outputs[name])[:count])
     return {name: np.concatenate(parts) for name, parts in collected.items()}

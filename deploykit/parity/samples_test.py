@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, ParityError
 from deploykit.parity.samples import encoded_batches, run_samples
 from deploykit.runners.base import Runner, RunnerInfo
 from deploykit.tensors import Array, QuantParams, TensorSpec
@@ -60,3 +60,16 @@ def test_inputs_with_other_numbers_of_samples_are_refused() -> None:
     inputs = {"x": np.zeros((2, 2), np.float32), "z": np.zeros((3, 2), np.float32)}
     with pytest.raises(ContractError, match="'x': 2, 'z': 3"):
         list(encoded_batches(inputs, pair))
+
+
+def test_a_runtime_with_names_of_its_own_gets_and_gives_those() -> None:
+    class Named(SumOfChannels):
+        def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            return {"out0": inputs["in0"] * 2}
+
+    spec = TensorSpec("x", (3, 1, 2), layout="CHW", tensor="in0")
+    result = TensorSpec("y", (3, 1, 2), layout="CHW", tensor="out0")
+    outputs = run_samples(Named(), {"x": X}, (spec,), (result,))
+    np.testing.assert_array_equal(outputs["y"], X * 2)
+    with pytest.raises(ParityError, match="'out1'"):
+        run_samples(Named(), {"x": X}, (spec,), (TensorSpec("y", (3, 1, 2), tensor="out1"),))

@@ -8,6 +8,8 @@
 4. ``Reshape(Reshape(x)) = Reshape(x)``; ``Transpose_q(Transpose_p(x)) = Transpose(x)`` with
    ``perm[i] = p[q[i]]``: the outer node reads x, and the inner one goes if nobody else reads it.
    ``Relu(Relu(x)) = Relu(x)``; Relu before ``Clip(low >= 0)`` goes too.
+5. Gather of every element of an axis in order, ``indices = 0, 1, ..., n - 1`` in any shape, is a
+   Reshape (torch's exporter spells ``as_strided`` so, where a map has one pixel).
 
 An identity between an input and an output of the graph, or between two outputs, cannot go: both
 names have to exist. It becomes a Reshape to the same shape, which every target has.
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.graph.editing import GraphEditor, set_attributes, set_input, set_inputs
 from deploykit.graph.reading import (
+    constant_array,
     constant_ints,
     constant_scalar,
     input_at,
     known_shape,
     producer_of,
+    read_int,
     read_ints,
     uniform_constant,
 )
@@ -208,9 +212,27 @@ def _merge_bound(node: ir.Node, editor: GraphEditor, findings: Findings) -> None
     findings.matched(node, f"Relu before {node.op_type}: the {node.op_type} alone")
 
 
+def _reshape_whole_gather(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
+    indices, source = constant_ints(input_at(node, 1)), node.inputs[0]
+    if indices is None or source is None or constant_array(source) is not None:
+        return
+    length = known_shape(source)[read_int(node, "axis", 0)]
+    if indices != tuple(range(length)):
+        return
+    output = node.outputs[0]
+    target = editor.ints(f"{output.name}.shape", known_shape(output))
+    node.op_type = "Reshape"
+    node.attributes.clear()
+    set_inputs(node, [source, target])
+    set_attributes(node, allowzero=0)
+    findings.matched(node, "Gather of a whole axis in order > Reshape")
+    _merge_reshape(node, editor, findings)
+
+
 _MERGES: dict[str, Callable[[ir.Node, GraphEditor, Findings], None]] = {
     "Reshape": _merge_reshape,
     "Transpose": _merge_transpose,
     "Relu": _merge_bound,
     "Clip": _merge_bound,
+    "Gather": _reshape_whole_gather,
 }

@@ -151,3 +151,20 @@ def test_reasons(body: str, reason: str) -> None:
     notes = run_passes(model, [*passes, EliminateIdentities()])
     found = reasons([n for n in notes if n.pass_name == "eliminate_identities"])
     assert reason in found
+
+
+def _gathered(indices: str, shape: str, axis: int = 0) -> str:
+    return f"""g (float[1,4,1,1] x) => (float[A,B,C,D] y)
+    <int64[1] flat = {{4}}, int64[{shape}] i = {{{indices}}}>
+    {{ a = Neg (x) v = Reshape (a, flat) b = Gather <axis = {axis}> (v, i) y = Abs (b) }}"""
+
+
+def test_a_gather_of_every_element_in_order_is_a_reshape() -> None:
+    assert _check(_gathered("0, 1, 2, 3", "1,4,1,1"), ["Neg", "Abs"]) == []
+    assert _check(_gathered("0, 1, 2, 3", "1,1,2,2"), ["Neg", "Reshape", "Abs"]) == []
+
+
+@pytest.mark.parametrize("indices", ["0, 1, 3, 2", "0, 1, 2, 2", "1, 2, 3, 0"])
+def test_any_other_gather_stays(indices: str) -> None:
+    kept = ["Neg", "Reshape", "Gather", "Abs"]
+    assert _check(_gathered(indices, "1,4,1,1"), kept) == []

@@ -28,7 +28,8 @@ class Check:
         value: Name of the output that was compared.
         metric: ``max_error_over_range`` (no unit); ``max_error_lsb``, ``output_error_lsb``,
             ``layer_error_lsb``, ``repeat_error_lsb`` (steps; `deploykit.parity.limits` tells them
-            apart); ``snr_db``, ``cosine``, or ``top1_agreement`` (0..1).
+            apart), and the last three with ``_over_range`` where there are no steps; ``snr_db``,
+            ``cosine``, or ``top1_agreement`` (0..1).
         measured: The figure; worst over the samples, but a mean for top1_agreement and snr_db
             over all samples taken together.
         limit: Its limit; None if it is only told.

@@ -26,14 +26,23 @@ _WORDS = {
     "max_error_over_range": "largest error over the value's range",
     "max_error_lsb": "largest error in output steps",
     "output_error_lsb": "largest error in output steps",
+    "output_error_over_range": "largest error over the output's range",
     "repeat_error_lsb": "largest difference to this runner's earlier run, in output steps",
     "layer_error_lsb": "largest error of a layer by itself, in its own steps",
+    "repeat_error_over_range": "largest difference to this runner's earlier run, over the range",
+    "layer_error_over_range": "largest error of a layer by itself, over its own range",
     "snr_db": "signal to noise",
     "cosine": "cosine of the worst sample",
     "top1_agreement": "top-1 agreement",
 }
 #: What an int8 figure is of, where it is not of the output.
-_KINDS = {"layer_error_lsb": "layers ", "repeat_error_lsb": "repeat "}
+_KINDS = {
+    "layer_error_lsb": "layers ",
+    "layer_error_over_range": "layers ",
+    "repeat_error_lsb": "repeat ",
+    "repeat_error_over_range": "repeat ",
+}
+_TOLD = ("output_error_lsb", "output_error_over_range")
 _ADVICE = {
     Question.CONVERSION: (
         "run again with --layers: the first value that departs names the layer; if another runner "
@@ -140,8 +149,9 @@ def _conversion(verdict: Verdict) -> str:
     worst = max(limited, key=lambda c: (not c.passed, _share_of_limit(c)))
     unit = " LSB" if worst.metric.endswith("_lsb") else ""
     limit = f" (<= {worst.limit:g})" if worst.limit is not None else ""
-    told = [c.measured for c in checks if c.metric == "output_error_lsb" and c is not worst]
-    output = f", output {_steps(max(told))}" if told else ""
+    told = [c for c in checks if c.metric in _TOLD and c is not worst]
+    furthest = max(told, key=lambda c: _or_infinite(c.measured), default=None)
+    output = f", output {_figure(furthest.metric, furthest.measured)}" if furthest else ""
     kind = _KINDS.get(worst.metric, "")
     return f"{kind}{_figure(worst.metric, worst.measured)}{unit}{limit}{output}"
 
@@ -202,10 +212,9 @@ def _details(verdict: Verdict, *, verbose: bool) -> list[str]:
 def _check_in_words(check: Check, precision: str) -> str:
     outcome = "ok  " if check.passed else "FAIL"
     figure = _figure(check.metric, check.measured)
-    what = (
-        f"{check.question.value}, {'value' if check.metric == 'layer_error_lsb' else 'output'} "
-        f"'{check.value}': {_WORDS.get(check.metric, check.metric)}"
-    )
+    kind = "value" if check.metric.startswith("layer_error") else "output"
+    words = _WORDS.get(check.metric, check.metric)
+    what = f"{check.question.value}, {kind} '{check.value}': {words}"
     unit = " dB" if check.metric == "snr_db" else ""
     words = f"{outcome} {what} {figure}{unit}"
     if check.limit is None:

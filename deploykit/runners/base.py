@@ -33,6 +33,8 @@ class RunnerDefinition:
         probe: ``package.module:function`` that says in words why the runtime cannot run on this
             machine (no such system, no driver), empty if it can; empty for one that runs wherever
             its package is. It must be quick.
+        on_request: Whether it judges only where the user names it: a setting that is worth
+            measuring, and whose figures the usual limits are not for.
     """
 
     name: str
@@ -43,6 +45,7 @@ class RunnerDefinition:
     description: str
     options: Mapping[str, Any] = field(default_factory=dict)
     probe: str = ""
+    on_request: bool = False
 
 
 @dataclass(frozen=True)

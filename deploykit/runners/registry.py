@@ -74,5 +74,8 @@ def why_unavailable(definition: RunnerDefinition) -> str:
 
 
 def available_runners(definitions: Iterable[RunnerDefinition]) -> tuple[RunnerDefinition, ...]:
-    """Those that can run on this machine: what is taken where the user names none."""
-    return tuple(d for d in definitions if not why_unavailable(d))
+    """Those that can run on this machine: what is taken where the user names none.
+
+    A runner that wants to be asked for is not among them.
+    """
+    return tuple(d for d in definitions if not d.on_request and not why_unavailable(d))

@@ -7,7 +7,7 @@ import pytest
 
 from deploykit.errors import UserError
 from deploykit.runners.base import RunnerDefinition
-from deploykit.runners.registry import find_runner, runner_definitions
+from deploykit.runners.registry import available_runners, find_runner, runner_definitions
 
 
 def install(monkeypatch: Any, **targets: tuple[str, ...]) -> list[str]:
@@ -51,3 +51,9 @@ def test_two_runners_of_one_name_are_a_bug_of_the_plug_in(monkeypatch: Any) -> N
     install(monkeypatch, ncnn=("onnxruntime",))
     with pytest.raises(ValueError, match=r"ncnn.*'onnxruntime'"):
         runner_definitions()
+
+
+def test_a_runner_on_request_is_not_taken_by_itself() -> None:
+    always = RunnerDefinition("a", "m:C", "numpy", "x", "t", "")
+    asked = RunnerDefinition("b", "m:C", "numpy", "x", "t", "", on_request=True)
+    assert available_runners((always, asked)) == (always,)

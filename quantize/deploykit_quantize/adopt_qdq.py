@@ -14,7 +14,8 @@ Its Q and DQ nodes stay as they are; the cases that a policy does not allow are 
     the reals that they stand for, by the policy's rule; the bias likewise.
 
 uint8 activations need no mending here: a target that computes in int8 moves zero points by 128,
-which is exact. What is not quantized and cannot be by these rules stays float; it is told.
+which is exact. What is not quantized and cannot be by these rules stays float; it is told. A target
+that rounds only what some ops read has rules of its own: `adopt_inputs`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from deploykit.graph.read_qdq import (
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Findings
 from deploykit.tensors import QuantParams
+from deploykit_quantize.adopt_inputs import adopt_inputs
 from deploykit_quantize.arithmetic import (
     bias_params,
     fit_weight_params,
@@ -74,6 +76,8 @@ def adopt_quantization(model: Model, policy: Policy) -> Model:
         )
     if not has_qdq(model.graph):
         raise ContractError(f"model '{model.name}' is not quantized", expected="a QDQ model")
+    if policy.inputs_only:
+        return adopt_inputs(model, policy)
     graph = model.graph.clone()
     adoption = _Adoption(graph.graph, policy)
     adoption.run()

@@ -125,6 +125,10 @@ class Policy:
         joined_scale_ops: Ops all of whose inputs and outputs share one scale: Concat.
         fixed_outputs: Op type > fixed output scale.
         rewrites: Passes applied to the fused graph first (on a clone).
+        inputs_only: Only what a quantized op reads is integers, its data and its weights; what it
+            makes is float, and so is its bias. Between two such ops in a row nothing else happens
+            than that the second rounds.
+        group_scales: The output channels of one group of a grouped Conv share a weight scale.
     """
 
     recipe: Recipe
@@ -133,3 +137,5 @@ class Policy:
     joined_scale_ops: frozenset[str] = frozenset()
     fixed_outputs: Mapping[str, FixedParams] = field(default_factory=dict)
     rewrites: tuple[Pass, ...] = ()
+    inputs_only: bool = False
+    group_scales: bool = False

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from deploykit.calibration.table import CalibrationTable
 from deploykit.errors import ContractError
 from deploykit.graph.qdq import has_qdq
@@ -98,7 +100,9 @@ def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: S
     reals = {}
     for value, params in plan.values.items():
         producer = value.producer()
-        stays_float = producer is not None and producer.op_type not in policy.quantized_ops
+        stays_float = policy.inputs_only or (
+            producer is not None and producer.op_type not in policy.quantized_ops
+        )
         readers = [
             use
             for use in value.uses()
@@ -143,10 +147,13 @@ def _quantize_weights(writer: QdqWriter, node: ir.Node, policy: Policy, plan: Sc
     weights = constant_of(node.inputs[1])
     if weights is None or source is None or is_constant(source):
         return False
-    params = choose_weight_params(node, weights, policy.recipe.weights)
+    params = choose_weight_params(
+        node, weights, policy.recipe.weights, group_scales=policy.group_scales
+    )
     data = plan.values[source]
     index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
     bias = constant_of(node.inputs[index]) if index < len(node.inputs) else None
+    bias = None if policy.inputs_only else bias
     if bias is not None:
         params = fit_weight_params(bias, data, params)
         scales = bias_params(data, params, bias.shape)
@@ -155,12 +162,20 @@ def _quantize_weights(writer: QdqWriter, node: ir.Node, policy: Policy, plan: Sc
     return True
 
 
-def choose_weight_params(node: ir.Node, weights: Array, rule: TensorRule) -> QuantParams:
+def choose_weight_params(
+    node: ir.Node, weights: Array, rule: TensorRule, *, group_scales: bool = False
+) -> QuantParams:
     """Parameters of the constant second input of an op of `_WEIGHTED_OPS`.
 
     The channel axis is that of the outputs: 0 of a Conv's (O, I/group, kH, kW) and of a Gemm's
     (O, I), 1 of a ConvTranspose's (I, O/group, kH, kW), whose groups share the scales. A MatMul has
-    one scale.
+    one scale. With ``group_scales`` the O/group channels of each group of a Conv have one.
     """
+    groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
+    if group_scales and 1 < groups < len(weights):
+        each = weight_params(weights.reshape(groups, -1), 0, rule)
+        scales = np.repeat(np.asarray(each.scale), len(weights) // groups)
+        zeros = (each.zero_point[0],) * len(weights)
+        return QuantParams(tuple(map(float, scales)), zeros, each.dtype, 0)
     axes = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if node.attributes.get_int("transB", 0) else 1}
     return weight_params(weights, axes.get(node.op_type), rule)

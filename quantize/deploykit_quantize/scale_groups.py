@@ -1,7 +1,8 @@
 """Which values of a graph are quantized, and which of them share a scale.
 
 1.  A value is quantized if an op of the policy's ``quantized_ops`` makes or reads it, except
-    between an op and the Relu or Clip that it computes along: there nothing is rounded.
+    between an op and the Relu or Clip that it computes along: there nothing is rounded. Under an
+    ``inputs_only`` policy it is quantized if such an op reads it.
 2.  The output of a ``same_scale_ops`` op joins the group of its input, whichever came first.
 3.  The output of a ``fixed_outputs`` op fixes the parameters of its group.
 4.  All inputs and outputs of a ``joined_scale_ops`` op are one group. An input whose group is
@@ -104,7 +105,8 @@ def _quantized_values(graph: ir.Graph, policy: Policy) -> list[ir.Value]:
     for node in graph:
         if node.op_type in policy.quantized_ops:
             chosen.update(data_inputs(node))
-            chosen.update(v for v in node.outputs if is_float(v))
+            if not policy.inputs_only:
+                chosen.update(v for v in node.outputs if is_float(v))
     ordered = [*graph.inputs, *(v for node in graph for v in node.outputs)]
     return [v for v in ordered if v in chosen and not _is_carried(v, policy)]
 

@@ -1,0 +1,178 @@
+"""The target object: everything that the core asks of ncnn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploykit.errors import ContractError
+from deploykit.lowering import LoweringTable
+from deploykit.model import Model, Precision
+from deploykit.runners.base import RunnerDefinition
+from deploykit.target import Artifact, ArtifactRequest
+from deploykit.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from deploykit.target_options import TargetOption
+    from deploykit_ncnn.lower_graph import LoweredGraph
+    from deploykit_quantize.policy import Policy
+
+NAME = "ncnn"
+_BACKEND = "deploykit_ncnn.backends:NcnnBackend"
+
+
+@dataclass(frozen=True)
+class NcnnTarget:
+    """`deploykit.target.Target` for .param and .bin files; holds no state."""
+
+    name: str = NAME
+    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.INT8)
+    runners: tuple[RunnerDefinition, ...] = (
+        RunnerDefinition(
+            name="ncnn",
+            backend=_BACKEND,
+            requires="ncnn",
+            extra=NAME,
+            runs=NAME,
+            description="ncnn on the CPU, float32 arithmetic: the same numbers on every CPU",
+        ),
+        RunnerDefinition(
+            name="ncnn-vulkan",
+            backend=_BACKEND,
+            requires="ncnn",
+            extra=NAME,
+            runs=NAME,
+            description="ncnn by Vulkan, float32 arithmetic",
+            options={"vulkan": True},
+            probe="deploykit_ncnn.backends:why_no_vulkan",
+        ),
+        RunnerDefinition(
+            name="ncnn-default",
+            backend=_BACKEND,
+            requires="ncnn",
+            extra=NAME,
+            runs=NAME,
+            description="ncnn on the CPU by its own options: float16 arithmetic where the CPU has "
+            "it; judges where it is named",
+            options={"arithmetic": "default"},
+            on_request=True,
+        ),
+    )
+
+    @property
+    def options(self) -> tuple[TargetOption, ...]:
+        """What ``--option ncnn.NAME=VALUE`` may say."""
+        from deploykit_ncnn.options import OPTIONS
+
+        return OPTIONS
+
+    def policy(self, precision: Precision) -> Policy | None:
+        """How a precision is quantized; None where the float stage is written as it is."""
+        from deploykit_ncnn.policy import policy_of
+
+        return policy_of(precision)
+
+    def write(self, model: Model, request: ArtifactRequest) -> Artifact:
+        """Lower a fused or quantized stage to a .param and a .bin file in memory.
+
+        Args:
+            model: A fused stage (fp32, fp16), or a QDQ stage of this target's policy (int8);
+                static shapes, batch 1.
+            request: Options: see `deploykit_ncnn.options`.
+
+        Raises:
+            UnsupportedOpsError: with every op that has no lowering.
+            UnsupportedModelError: an input that is not float32, or a batch other than 1.
+            ContractError: an unknown option, or a stage that does not fit the precision.
+        """
+        from deploykit_ncnn.lower_graph import lower_graph
+        from deploykit_ncnn.options import WriteOptions
+        from deploykit_ncnn.write_files import write_bin, write_param
+
+        options = WriteOptions.parse(request.options)
+        _check_stage(model, request.precision)
+        lowered = lower_graph(model.graph, options)
+        half = request.precision is Precision.FP16
+        names, specs = _values(lowered)
+        return Artifact(
+            target=NAME,
+            precision=request.precision,
+            suffix=".param",
+            data=write_param(lowered.layers),
+            companions={".bin": write_bin(lowered.layers, half=half)},
+            inputs=tuple(_end(s, lowered.inputs[s.name], lowered) for s in model.inputs),
+            outputs=tuple(_end(s, lowered.outputs[s.name], lowered) for s in model.outputs),
+            value_names=names,
+            value_specs=specs,
+            summary=_summary(lowered),
+        )
+
+    def lowerings(self) -> LoweringTable[Any]:
+        """The ops that it lowers, and those that it refuses with a reason."""
+        from deploykit_ncnn.lower_graph import lowering_table
+
+        return lowering_table()
+
+    def recognizes(self, path: Path) -> bool:
+        """Whether a file is a .param file, by its content."""
+        from deploykit_ncnn.read_files import is_param
+
+        return is_param(path)
+
+    def inspect(self, path: Path) -> str:
+        """A .param file, and the .bin file beside it, in words.
+
+        Raises:
+            SourceError: one of the two is missing or damaged.
+        """
+        from deploykit_ncnn.inspect_files import inspect_files
+
+        return inspect_files(path)
+
+
+def _check_stage(model: Model, precision: Precision) -> None:
+    from deploykit.graph.qdq import has_qdq
+
+    quantized = has_qdq(model.graph)
+    if quantized != (precision is Precision.INT8):
+        raise ContractError(
+            f"precision {precision.value} from a model that is "
+            f"{'quantized' if quantized else 'not quantized'}",
+            expected="a quantized (QDQ) model for int8, a float one for all else",
+        )
+
+
+def _end(spec: TensorSpec, blob: str, lowered: LoweredGraph) -> TensorSpec:
+    """An input or output as the file has it."""
+    return TensorSpec(spec.name, lowered.shapes[blob], "float32", "CHW", tensor=blob)
+
+
+def _values(lowered: LoweredGraph) -> tuple[dict[str, str], dict[str, TensorSpec]]:
+    """Value of the stage > blob, and how each of those is held; inputs are given, not computed."""
+    names = {v: b for v, b in lowered.blobs.items() if v not in lowered.inputs}
+    specs = {}
+    for blob in names.values():
+        params = lowered.integers.get(blob)
+        dtype = params.dtype if params is not None else "float32"
+        specs[blob] = TensorSpec(blob, lowered.shapes[blob], dtype, "CHW", params)
+    return names, specs
+
+
+def _summary(lowered: LoweredGraph) -> Mapping[str, Any]:
+    counts = Counter(layer.type for layer in lowered.layers)
+    summary: dict[str, Any] = {
+        "ops": len(lowered.layers),
+        "op_counts": dict(sorted(counts.items())),
+    }
+    terms = [layer.params.get(8) for layer in lowered.layers if layer.type in _INTEGER_LAYERS]
+    integers = [t for t in terms if isinstance(t, int) and t > 0]
+    if integers:
+        summary["int8_layers"] = len(integers)
+        summary["requantized"] = sum(t > 100 for t in integers)
+    return summary
+
+
+_INTEGER_LAYERS = frozenset({"Convolution", "ConvolutionDepthWise", "InnerProduct"})
