@@ -23,10 +23,7 @@ SAMPLE = ROOT / "examples" / "fashion_mnist_sample.npz"
 PRECISIONS = ["fp32", "fp16", "w8", "int8"]
 
 #: Families of the zoo that have no committed checkpoint yet, and why.
-_NO_TIME = "the machine was too busy: train it by deploykit zoo train FAMILY --out FILE"
 NOT_TRAINED: dict[str, str] = {
-    "efficientnet": _NO_TIME,
-    "efficientnet_lite0": _NO_TIME,
     "mnasnet": "86.68 % with its short recipe, below the 89 % that an example must reach",
 }
 
