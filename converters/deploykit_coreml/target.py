@@ -194,6 +194,8 @@ def _values(
     for value, variable in lowered.variables.items():
         if value not in stage_values or value not in lowered.shapes:
             continue
+        if stage_values[value] in names:
+            continue  # the reals of integers that are named already, for a reader in floats
         held, shape = lowered.quantized.get(value), lowered.shapes[value]
         if held is not None:
             spec = TensorSpec(held.name, shape, held.params.dtype, "plain", held.params)
