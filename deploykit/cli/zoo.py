@@ -108,19 +108,35 @@ def _train(args: argparse.Namespace) -> None:
     folder = args.data or FASHION_MNIST_FOLDER
     data = read_idx_folder(folder, "train"), read_idx_folder(folder, "test")
     for recipe in recipes:
-        _train_one(args, recipe, data)
+        if args.all:
+            _train_unless_done(args, recipe, data)
+        else:
+            _train_one(args, recipe, data, args.out)
+
+
+def _train_unless_done(
+    args: argparse.Namespace, recipe: TrainingRecipe, data: tuple[LabelledImages, LabelledImages]
+) -> None:
+    """One of all: a run that was interrupted does not train again what it had finished."""
+    from deploykit.zoo.train import find_trained
+
+    out = args.out / f"{recipe.family}.pt"
+    done = find_trained(recipe, *data, out, seed=args.seed, epochs=args.epochs)
+    if done is not None:
+        print(f"{recipe.family}: {out} is of this very training: kept", flush=True)
+        return
+    print(f"{recipe.family}: {out}", flush=True)
+    _train_one(args, recipe, data, out)
 
 
 def _train_one(
-    args: argparse.Namespace, recipe: TrainingRecipe, data: tuple[LabelledImages, LabelledImages]
+    args: argparse.Namespace,
+    recipe: TrainingRecipe,
+    data: tuple[LabelledImages, LabelledImages],
+    out: Path,
 ) -> None:
     from deploykit.zoo.train import train
 
-    out = args.out
-    if args.all:
-        out = args.out / f"{recipe.family}.pt"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{recipe.family}: {out}", flush=True)
     command = _train_command(args, recipe.family, out)
     train(recipe, *data, out, seed=args.seed, epochs=args.epochs, command=command, say=_say)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.2f} MB)")
@@ -140,32 +156,45 @@ def _train_command(args: argparse.Namespace, family: str, out: Path) -> str:
 def _evaluate(args: argparse.Namespace) -> None:
     from deploykit.zoo.checkpoint import read_checkpoint
     from deploykit.zoo.datasets import FASHION_MNIST_FOLDER, read_labelled_images
-    from deploykit.zoo.evaluate import top1
+    from deploykit.zoo.evaluate import check_classes, top1
     from deploykit.zoo.networks import network_of_checkpoint, torch_predictor
 
     checkpoint = read_checkpoint(args.checkpoint)
-    network = network_of_checkpoint(checkpoint)
+    network = network_of_checkpoint(checkpoint, str(args.checkpoint))
     data = read_labelled_images(args.data or FASHION_MNIST_FOLDER)
+    check_classes(checkpoint.labels, data)
     measured = top1(torch_predictor(network), data, checkpoint.preprocess)
     print(f"top-1 {measured.accuracy:.2%} ({measured.correct} of {measured.total} images)")
 
 
 def _export(args: argparse.Namespace) -> None:
     from deploykit.zoo.export import export_checkpoint
-    from deploykit.zoo.recipes import RECIPES, find_recipe
+    from deploykit.zoo.recipes import find_recipe
 
     path = Path(args.source)
     if not path.exists() and not path.suffix:
-        find_recipe(args.source)
-        path = args.checkpoints / f"{args.source}.pt"
-        if not path.exists():
-            raise SourceError(
-                f"there is no {path}",
-                expected=f"a trained checkpoint of one of {', '.join(sorted(RECIPES))}",
-                advice=f"make it with: deploykit zoo train {args.source} --out {path}",
-            )
+        path = _checkpoint_of(find_recipe(args.source), args.checkpoints)
     export_checkpoint(path, args.out)
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def _checkpoint_of(recipe: TrainingRecipe, folder: Path) -> Path:
+    """Where a family's checkpoint lies; one of another network under its name is refused."""
+    from deploykit.zoo.checkpoint import read_checkpoint
+
+    path = folder / f"{recipe.family}.pt"
+    advice = f"make it with: deploykit zoo train {recipe.family} --out {path}"
+    if not path.exists():
+        expected = f"a trained checkpoint of {recipe.family}, {recipe.arch}"
+        raise SourceError(f"there is no {path}", expected=expected, advice=advice)
+    arch = read_checkpoint(path).arch
+    if arch != recipe.arch:
+        raise SourceError(
+            f"{path} is of another family: it holds {arch}",
+            expected=f"{recipe.arch}, which is what the zoo trains as {recipe.family}",
+            advice=f"{advice}; to export it for what it is: deploykit zoo export {path}",
+        )
+    return path
 
 
 def _sample(args: argparse.Namespace) -> None:

@@ -113,15 +113,13 @@ def load_weights(
     mismatch = compare_weights(weights, module)
     if mismatch:
         raise _refusal(mismatch, weights, origin, arch)
-    expected = module.state_dict()
-    fitting = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in weights.items()
-        if name in expected
-    }
-    for name in expected:
-        if name not in fitting:  # a counter of batches
-            fitting[name] = expected[name]
+    # What fits is in today's form, whatever version the file was of: in place of its tensors the
+    # module's own keep the versions that some modules ask for (torchvision's MNASNet does).
+    fitting = module.state_dict()
+    for name in fitting:
+        if name in weights:  # else a counter of batches
+            tensor = weights[name]
+            fitting[name] = tensor.float() if tensor.is_floating_point() else tensor
     refuse_bad_numbers(fitting, origin)
     module.load_state_dict(fitting, strict=True, assign=True)
 

@@ -105,3 +105,20 @@ def test_weights_that_are_no_numbers_are_named(value: float) -> None:
     state["blocks.1.norm.running_var"][0] = value
     with pytest.raises(SourceError, match=r"NaN or infinity in blocks.1.norm.running_var, clas"):
         load_weights(TinyNet(), state, origin="file", arch="tiny")
+
+
+class Versioned(nn.Linear):
+    """As torchvision's MNASNet: it refuses weights that do not say of which version they are."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, *arguments) -> None:  # type: ignore[no-untyped-def]
+        if arguments[2].get("version") != 2:
+            raise ValueError("no version")
+        super()._load_from_state_dict(*arguments)
+
+
+def test_a_module_that_asks_for_a_version_takes_a_plain_dict() -> None:
+    source, target = Versioned(2, 2), Versioned(2, 2)
+    load_weights(target, dict(source.state_dict()), origin="file", arch="versioned")
+    torch.testing.assert_close(target.weight, source.weight)

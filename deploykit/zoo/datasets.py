@@ -46,7 +46,9 @@ FASHION_MNIST_CLASSES = (
 _MOST_CLASSES = 100_000
 _UNREADABLE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _PREFIXES = {"train": "train", "test": "t10k"}
-_GET_DATA = "apt-get install dataset-fashion-mnist, or name a folder that has it with --data"
+_IDX_FILES = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
+INSTALL_FASHION_MNIST = "apt-get install dataset-fashion-mnist"
+_GET_DATA = f"{INSTALL_FASHION_MNIST}, or name a folder that has it with --data"
 _GET_AGAIN = "fetch the file again, or name another folder with --data"
 
 
@@ -117,8 +119,8 @@ def read_idx_folder(
         DataError: a file is missing, damaged or no IDX file, or the two do not belong together.
     """
     prefix = _PREFIXES[split]
-    images_file = _find_idx_file(folder, f"{prefix}-images-idx3-ubyte")
-    labels_file = _find_idx_file(folder, f"{prefix}-labels-idx1-ubyte")
+    images_file = _find_idx_file(folder, f"{prefix}-{_IDX_FILES['images']}")
+    labels_file = _find_idx_file(folder, f"{prefix}-{_IDX_FILES['labels']}")
     images = _read_idx_file(images_file, axes=3)
     labels = _read_idx_file(labels_file, axes=1)
     if len(images) != len(labels):
@@ -194,6 +196,21 @@ def _check_pictures(name: str, pictures: npt.NDArray[Any]) -> None:
             f"{name} of dtype {pictures.dtype} and shape {pictures.shape}",
             expected="uint8 of shape (n, height, width, 1) or (n, height, width, 3)",
         )
+    if 0 in pictures.shape[1:3]:
+        raise DataError(
+            f"{name} of {pictures.shape[1]} x {pictures.shape[2]} pixels",
+            expected="pictures with one pixel at least",
+        )
+
+
+def missing_idx_files(folder: Path) -> tuple[str, ...]:
+    """The files of an IDX folder that are not there, plain or gzipped; empty if it is whole."""
+    names = [f"{prefix}-{kind}" for prefix in _PREFIXES.values() for kind in _IDX_FILES.values()]
+    return tuple(
+        name
+        for name in names
+        if not any((folder / file).is_file() for file in (name, f"{name}.gz"))
+    )
 
 
 def _find_idx_file(folder: Path, name: str) -> Path:

@@ -263,3 +263,11 @@ def test_a_balanced_draw_of_too_many() -> None:
 
 def test_labelled_images_have_a_length() -> None:
     assert len(LabelledImages(PICTURES, np.zeros(2, np.int64), ("a",))) == 2
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 5), (3, 4, 0)])
+def test_pictures_without_a_pixel_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_idx(tmp_path, idx_bytes(np.zeros(shape, np.uint8)), idx_bytes(LABELS))
+
+    with pytest.raises(DataError, match=f"images of {shape[1]} x {shape[2]} pixels"):
+        read_idx_folder(tmp_path, "train")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,29 @@ class Top1:
     def accuracy(self) -> float:
         """``correct / total``, from 0 to 1."""
         return self.correct / self.total
+
+
+def check_classes(labels: Sequence[str] | None, data: LabelledImages) -> None:
+    """Refuse data of other classes than a model's.
+
+    Args:
+        labels: The model's, in the order of its outputs; None or empty if it does not say.
+        data: The labelled images.
+
+    Raises:
+        DataError: other classes, or another order.
+    """
+    if labels and tuple(labels) != data.classes:
+        raise DataError(
+            f"the data have the classes {_some(data.classes)}",
+            expected=f"those of the model: {_some(labels)}",
+            advice="measure the model on the classes that it was trained for",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)})" if len(names) > 4 else ""
+    return f"{', '.join(names[:4])}{more}"
 
 
 def top1(predict: Predict, data: LabelledImages, preprocess: Preprocess, batch: int = 250) -> Top1:

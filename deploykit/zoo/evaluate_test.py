@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from deploykit.errors import DataError
 from deploykit.preprocess import Preprocess
 from deploykit.zoo.datasets import LabelledImages
-from deploykit.zoo.evaluate import top1
+from deploykit.zoo.evaluate import check_classes, top1
 
 CONTRACT = Preprocess(size=(4, 4), color="GRAY", mean=(0.0,), std=(1.0,))
 PIXELS = np.array([0, 128, 255, 255, 0], np.uint8)
@@ -61,3 +63,17 @@ def test_nan_is_no_prediction() -> None:
             CONTRACT,
             batch=2,
         )
+
+
+@pytest.mark.parametrize("labels", [DATA.classes, list(DATA.classes), (), None])
+def test_data_of_the_models_classes_are_let_through(labels: Sequence[str] | None) -> None:
+    check_classes(labels, DATA)
+
+
+@pytest.mark.parametrize(
+    "labels", [("dark", "bright", "middling"), ("dark", "middling"), tuple("abcdef")]
+)
+def test_data_of_other_classes_are_refused(labels: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match="dark, middling, bright") as caught:
+        check_classes(labels, DATA)
+    assert ", ".join(labels[:3]) in caught.value.expected

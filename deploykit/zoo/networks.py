@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from deploykit.errors import SourceError
 from deploykit.sources.architecture import build_architecture
+from deploykit.sources.weights import load_weights
 from deploykit.zoo.checkpoint import Checkpoint, import_torch
 from deploykit.zoo.evaluate import Predict
 
@@ -38,18 +39,22 @@ def build_network(arch: str, arch_kwargs: Mapping[str, Any]) -> torch.nn.Module:
     return build_architecture(arch, arch_kwargs).module
 
 
-def network_of_checkpoint(checkpoint: Checkpoint) -> torch.nn.Module:
+def network_of_checkpoint(
+    checkpoint: Checkpoint, origin: str = "the checkpoint"
+) -> torch.nn.Module:
     """The trained network, in float32 and in evaluation mode.
 
+    Args:
+        checkpoint: Its weights and what they are of.
+        origin: The file, for messages.
+
     Raises:
-        SourceError: the weights do not fit the architecture, or it cannot be built.
+        SourceError: the weights do not fit the architecture (all that do not are listed), they are
+            no finite numbers, or it cannot be built.
         MissingDependencyError: the library that has it is not installed.
     """
     network = build_network(checkpoint.arch, checkpoint.arch_kwargs)
-    try:
-        network.load_state_dict(dict(checkpoint.state_dict))
-    except RuntimeError as error:
-        raise SourceError(f"the weights do not fit {checkpoint.arch}: {error}") from error
+    load_weights(network, checkpoint.state_dict, origin=origin, arch=checkpoint.arch)
     return network.eval()
 
 

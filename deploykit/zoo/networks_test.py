@@ -88,3 +88,30 @@ def test_weights_of_another_network_do_not_fit() -> None:
 
     with pytest.raises(SourceError, match="do not fit timm/ghostnet_050"):
         network_of_checkpoint(replace(checkpoint, arch_kwargs={"num_classes": 4}))
+
+
+def test_a_checkpoint_of_another_family_names_what_does_not_fit() -> None:
+    other = make_checkpoint(build_network("deploykit/mobilenet_v1", {"num_classes": 3}))
+
+    with pytest.raises(SourceError) as caught:
+        network_of_checkpoint(other, "net.pt")
+
+    assert caught.value.found.startswith("the weights of net.pt do not fit timm/ghostnet_050")
+    assert "missing: conv_stem.weight" in caught.value.found
+    assert "unexpected: " in caught.value.found
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights() -> None:
+    kwargs = {"num_classes": 3}
+    network = build_network("torchvision/mnasnet0_5", kwargs)
+    checkpoint = replace(
+        make_checkpoint(network), arch="torchvision/mnasnet0_5", arch_kwargs=kwargs
+    )
+    tensors = np.zeros((1, 3, 32, 32), np.float32)
+
+    loaded = torch_predictor(network_of_checkpoint(checkpoint))(tensors)
+
+    for tensor in network.state_dict().values():
+        tensor.copy_(tensor.half() if tensor.ndim >= 2 else tensor)
+    np.testing.assert_array_equal(loaded, torch_predictor(network)(tensors))

@@ -90,7 +90,7 @@ RECIPES: dict[str, TrainingRecipe] = {
             arch_kwargs={"variant": 0, "width": 0.35, "depth": 0.5},
         ),
         TrainingRecipe(family="ghostnet", arch="timm/ghostnet_050"),
-        _short("mnasnet", "timm/mnasnet_050"),
+        _short("mnasnet", "timm/mnasnet_050", epochs=10),
         _short("mobilenet_v1", "deploykit/mobilenet_v1", arch_kwargs={"width": 0.5}),
         _short("mobilenet_v2", "torchvision/mobilenet_v2", arch_kwargs={"width_mult": 0.35}),
         _short(

@@ -19,26 +19,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from deploykit.errors import ContractError, DataError, SourceError
-from deploykit.files import write_atomically
+from deploykit.errors import BundleError, ContractError, DataError, UserError
 from deploykit.zoo.augment import normalize_pixels, resize_pixels, shift_and_flip
 from deploykit.zoo.checkpoint import (
     Checkpoint,
     half_precision_state,
     import_torch,
-    load_torch_file,
-    torch_bytes,
+    read_checkpoint,
     write_checkpoint,
 )
 from deploykit.zoo.datasets import LabelledImages, draw_balanced
 from deploykit.zoo.evaluate import Top1, top1
 from deploykit.zoo.networks import build_network, torch_predictor
 from deploykit.zoo.recipes import TrainingRecipe
+from deploykit.zoo.training_state import load_state, refuse_state, write_state
 
 if TYPE_CHECKING:
     import torch
 
-PARTIAL_FORMAT = "deploykit.training/1"
 CALIBRATION_IMAGES = 128
 
 Say = Callable[[str], None]
@@ -117,22 +115,77 @@ def train(
         DataError: the two datasets do not belong together, or there are too few images.
         ContractError: fewer than one epoch, or a seed out of range.
         SourceError: the network cannot be built.
-        BundleError: ``out`` cannot be written.
+        BundleError: ``out`` cannot be written, which is tried before the first epoch.
         MissingDependencyError: torch, or the library that has the network, is not installed.
     """
     torch = import_torch()
     plan = _plan(recipe, train_data, test_data, seed, recipe.epochs if epochs is None else epochs)
+    if out.is_dir():
+        raise BundleError(f"{out} is a folder", expected="the name of a file, e.g. ghostnet.pt")
     partial = out.with_name(f"{out.name}.partial")
     with torch.random.fork_rng(devices=[]):
         network = _trained_network(plan, train_data, partial, say)
     state = half_precision_state(network.state_dict())
-    network.load_state_dict(state)
+    for name, tensor in network.state_dict().items():
+        tensor.copy_(state[name])
     measured = top1(torch_predictor(network), test_data, recipe.preprocess)
     say(f"top-1 as stored: {measured.accuracy:.2%} of {measured.total} test images")
     checkpoint = _checkpoint(plan, train_data, state, measured, command)
     write_checkpoint(out, checkpoint)
     partial.unlink(missing_ok=True)
     return checkpoint
+
+
+def find_trained(
+    recipe: TrainingRecipe,
+    train_data: LabelledImages,
+    test_data: LabelledImages,
+    out: Path,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+) -> Checkpoint | None:
+    """The checkpoint at ``out``, if it is what `train` with these arguments writes.
+
+    What it holds is compared: the recipe's settings, seed and epochs, the contract, the classes,
+    the number of test images, and the calibration pictures, which come from the training data.
+
+    Returns:
+        None if there is nothing, nothing that can be read, or something of another training.
+
+    Raises:
+        ContractError, DataError: as `train`.
+        MissingDependencyError: torch is not installed.
+    """
+    torch = import_torch()
+    plan = _plan(recipe, train_data, test_data, seed, recipe.epochs if epochs is None else epochs)
+    if not out.is_file():
+        return None
+    try:
+        found = read_checkpoint(out)
+    except UserError:
+        return None
+    settings = {name: value for name, value in found.training.items() if name != "command"}
+    same = (
+        (found.arch, dict(found.arch_kwargs)) == (recipe.arch, _arch_kwargs(recipe, train_data))
+        and (found.preprocess, found.labels) == (recipe.preprocess, train_data.classes)
+        and settings == _settings(plan)
+        and found.metrics.get("test_images") == len(test_data)
+        and torch.equal(found.calibration, _calibration_pictures(plan, train_data))
+    )
+    return found if same else None
+
+
+def _settings(plan: _Plan) -> dict[str, Any]:
+    return {**plan.recipe.hyperparameters, "epochs": plan.epochs, "seed": plan.seed}
+
+
+def _calibration_pictures(plan: _Plan, data: LabelledImages) -> torch.Tensor:
+    import torch
+
+    _, in_class = np.unique(data.labels, return_counts=True)
+    count = min(CALIBRATION_IMAGES, len(in_class) * int(in_class.min()))
+    return torch.from_numpy(data.images[draw_balanced(data.labels, count, plan.seed)])
 
 
 def _checkpoint(
@@ -142,22 +195,16 @@ def _checkpoint(
     measured: Top1,
     command: str,
 ) -> Checkpoint:
-    import torch
-
     recipe = plan.recipe
-    _, in_class = np.unique(data.labels, return_counts=True)
-    count = min(CALIBRATION_IMAGES, len(in_class) * int(in_class.min()))
-    drawn = draw_balanced(data.labels, count, plan.seed)
-    settings = {**recipe.hyperparameters, "epochs": plan.epochs, "seed": plan.seed}
     return Checkpoint(
         arch=recipe.arch,
         arch_kwargs=_arch_kwargs(recipe, data),
         state_dict=state,
         preprocess=recipe.preprocess,
         labels=data.classes,
-        calibration=torch.from_numpy(data.images[drawn]),
+        calibration=_calibration_pictures(plan, data),
         metrics={"top1": measured.accuracy, "test_images": measured.total},
-        training={"command": command, **settings},
+        training={"command": command, **_settings(plan)},
     )
 
 
@@ -202,22 +249,45 @@ def _trained_network(plan: _Plan, data: LabelledImages, partial: Path, say: Say)
     done = _take_up(partial, plan, network, optimizer, say)
     if done == plan.epochs:
         return network
+    # Before the first epoch too, so that an output that cannot be written costs no training.
+    write_state(partial, plan.fingerprint, done, network, optimizer)
     pixels = resize_pixels(data.images, plan.recipe.preprocess)
     try:
         for epoch in range(done, plan.epochs):
             start = time.perf_counter()
             loss, accuracy = _train_epoch(plan, epoch, network, optimizer, pixels, data.labels)
             seconds = time.perf_counter() - start
-            _write_partial(partial, plan, epoch + 1, network, optimizer)
+            write_state(partial, plan.fingerprint, epoch + 1, network, optimizer)
             say(
                 f"epoch {epoch + 1}/{plan.epochs}: loss {loss:.4f}, "
                 f"accuracy on the augmented training images {accuracy:.2%}, {seconds:.0f} s"
             )
     except KeyboardInterrupt:
-        if partial.exists():
-            say(f"interrupted: the same command goes on from {partial}")
+        say(f"interrupted: the same command goes on from {partial}")
         raise
     return network
+
+
+def _take_up(
+    partial: Path,
+    plan: _Plan,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    say: Say,
+) -> int:
+    """Load ``partial`` if it is of this very training.
+
+    Returns:
+        Number of epochs that are done.
+    """
+    if not partial.exists():
+        return 0
+    if (reason := refuse_state(partial, plan.fingerprint, network)) is not None:
+        say(f"{partial} {reason}: starting from the beginning")
+        return 0
+    done = load_state(partial, network, optimizer)
+    say(f"going on from {partial}, after epoch {done}/{plan.epochs}")
+    return done
 
 
 def _optimizer(network: torch.nn.Module, recipe: TrainingRecipe) -> torch.optim.Optimizer:
@@ -285,48 +355,3 @@ def _batches(
             tensors.contiguous(memory_format=torch.channels_last),
             torch.from_numpy(labels[chosen]),
         )
-
-
-def _write_partial(
-    partial: Path,
-    plan: _Plan,
-    epochs_done: int,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    content = {
-        "format": PARTIAL_FORMAT,
-        "fingerprint": plan.fingerprint,
-        "epochs_done": epochs_done,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    write_atomically(partial, torch_bytes(content))
-
-
-def _take_up(
-    partial: Path,
-    plan: _Plan,
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    say: Say,
-) -> int:
-    """Load ``partial`` if it is of this very training.
-
-    Returns:
-        Number of epochs that are done.
-    """
-    if not partial.exists():
-        return 0
-    try:
-        content = load_torch_file(partial)
-    except SourceError:
-        content = None
-    if not isinstance(content, dict) or content.get("fingerprint") != plan.fingerprint:
-        say(f"{partial} is of another training, or damaged: starting from the beginning")
-        return 0
-    network.load_state_dict(content["network"])
-    optimizer.load_state_dict(content["optimizer"])
-    done = int(content["epochs_done"])
-    say(f"going on from {partial}, after epoch {done}/{plan.epochs}")
-    return done

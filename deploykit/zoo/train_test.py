@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from deploykit.zoo.datasets import LabelledImages
 from deploykit.zoo.evaluate import top1
 from deploykit.zoo.networks import network_of_checkpoint, torch_predictor
 from deploykit.zoo.recipes import RECIPES
-from deploykit.zoo.train import train
+from deploykit.zoo.train import find_trained, train
+from deploykit.zoo.training_state import STATE_FORMAT
 
 TINY = replace(
     RECIPES["ghostnet"],
@@ -116,14 +118,85 @@ def test_the_state_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
     assert stopped.read_bytes() == whole.read_bytes()
 
 
-def test_a_damaged_state_is_not_taken_up(tmp_path: Path) -> None:
-    (tmp_path / "a.pt.partial").write_bytes(b"half of a state")
+def interrupted_state(out: Path) -> dict[str, Any]:
+    """What a training that was stopped after its first epoch left."""
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, make_data(0), make_data(1), out, say=InterruptAfter("epoch 1/2"))
+    state: dict[str, Any] = torch.load(f"{out}.partial", weights_only=True)
+    return state
+
+
+def without_a_weight(state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "network": dict(list(state["network"].items())[1:])}
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda _: b"half of a state", "is damaged"),
+        (lambda _: [1], "is no state of a training"),
+        (lambda s: {**s, "format": "other/1"}, "is no state of a training"),
+        (lambda s: {k: v for k, v in s.items() if k != "optimizer"}, "it lacks optimizer"),
+        (without_a_weight, "another version of the network"),
+    ],
+)
+def test_a_damaged_state_is_not_taken_up(
+    tmp_path: Path, damage: Callable[[Any], Any], found: str
+) -> None:
+    out = tmp_path / "a.pt"
+    content = damage(interrupted_state(out))
+    partial = tmp_path / "a.pt.partial"
+    if isinstance(content, bytes):
+        partial.write_bytes(content)
+    else:
+        torch.save(content, partial)
     lines: list[str] = []
 
-    train(TINY, make_data(0), make_data(1), tmp_path / "a.pt", epochs=1, say=lines.append)
+    train(TINY, make_data(0), make_data(1), out, say=lines.append)
 
-    assert "damaged" in lines[0]
-    assert read_checkpoint(tmp_path / "a.pt").training["epochs"] == 1
+    assert found in lines[0]
+    assert "starting from the beginning" in lines[0]
+    assert [line[:9] for line in lines[1:3]] == ["epoch 1/2", "epoch 2/2"]
+    assert read_checkpoint(out).training["epochs"] == 2
+
+
+def test_a_training_that_was_stopped_in_its_first_epoch_goes_on(tmp_path: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(torch.optim.AdamW, "step", stop)
+        train(TINY, make_data(0), make_data(1), tmp_path / "a.pt", say=lines.append)
+    assert "interrupted: the same command goes on" in lines[-1]
+    state = torch.load(tmp_path / "a.pt.partial", weights_only=True)
+    assert (state["format"], state["epochs_done"]) == (STATE_FORMAT, 0)
+
+    train(TINY, make_data(0), make_data(1), tmp_path / "a.pt", say=lines.append)
+    train(TINY, make_data(0), make_data(1), tmp_path / "b.pt", say=lambda _: None)
+
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_what_is_trained_already_is_found(tmp_path: Path) -> None:
+    out, data = tmp_path / "a.pt", (make_data(0), make_data(1))
+    assert find_trained(TINY, *data, out, epochs=1) is None
+    out.write_bytes(b"no checkpoint")
+    assert find_trained(TINY, *data, out, epochs=1) is None
+
+    written = train(TINY, *data, out, epochs=1, command="make it", say=lambda _: None)
+    found = find_trained(TINY, *data, out, epochs=1)
+
+    assert found is not None
+    assert found.metrics == written.metrics
+    for other in (
+        find_trained(TINY, *data, out),
+        find_trained(TINY, *data, out, epochs=1, seed=5),
+        find_trained(replace(TINY, batch=8), *data, out, epochs=1),
+        find_trained(replace(TINY, arch="timm/ghostnet_100"), *data, out, epochs=1),
+        find_trained(TINY, make_data(2), data[1], out, epochs=1),
+    ):
+        assert other is None
 
 
 def test_a_rare_class_makes_the_calibration_set_smaller(tmp_path: Path) -> None:
@@ -161,7 +234,7 @@ def test_splits_of_different_classes(tmp_path: Path) -> None:
         train(TINY, make_data(0), other, tmp_path / "a.pt")
 
 
-def test_an_output_that_cannot_be_written_fails_before_the_second_epoch(tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_fails_before_the_first_epoch(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     lines: list[str] = []
 
@@ -169,3 +242,9 @@ def test_an_output_that_cannot_be_written_fails_before_the_second_epoch(tmp_path
         train(TINY, make_data(0), make_data(1), tmp_path / "file" / "a.pt", say=lines.append)
 
     assert lines == []
+
+
+def test_an_output_that_is_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is a folder"):
+        train(TINY, make_data(0), make_data(1), tmp_path, say=lambda _: None)
+    assert not tmp_path.with_name(f"{tmp_path.name}.partial").exists()

@@ -20,6 +20,7 @@ from deploykit.zoo.architectures.efficientnet import (
     InvertedResidual,
     scale_efficientnet,
 )
+from deploykit.zoo.architectures.mult_adds_fixtures_test import count_mult_adds
 
 
 def shapes(network: nn.Module) -> list[tuple[int, ...]]:
@@ -70,8 +71,40 @@ def test_timms_weights_give_timms_logits(name: str) -> None:
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
 
 
+# Table 2 of the paper: billions of mult-adds, millions of parameters.
+@pytest.mark.parametrize(
+    ("phi", "mult_adds", "parameters"),
+    [
+        *((0, 0.39, 5.3), (1, 0.70, 7.8), (2, 1.0, 9.2), (3, 1.8, 12)),
+        *((4, 4.2, 19), (5, 9.9, 30), (6, 19, 43), (7, 37, 66)),
+    ],
+)
+def test_b0_to_b7_cost_what_the_paper_says(phi: int, mult_adds: float, parameters: float) -> None:
+    with torch.device("meta"):
+        built = build_architecture(f"deploykit/efficientnet?phi={phi}", {})
+
+    counted = count_mult_adds(built.module, built.input_shape[2])
+    assert counted / 1e9 == pytest.approx(mult_adds, rel=0.05)
+    held = sum(p.numel() for p in built.module.parameters())
+    assert held / 1e6 == pytest.approx(parameters, rel=0.02)
+
+
+@given(st.floats(0, 7), st.floats(0.5, 2))
+def test_a_step_on_the_curve_doubles_depth_times_width_and_resolution_squared(
+    phi: float, step: float
+) -> None:
+    """Section 3.3: mult-adds grow as ``(a * b^2 * c^2) ^ phi``, about ``2 ^ phi``."""
+    below, above = (scale_efficientnet(p, "equation") for p in (phi, phi + step))
+
+    depth, width = above.depth / below.depth, above.width / below.width
+    resolution = above.resolution / below.resolution
+    # The resolution is rounded to a multiple of 4 pixels, of 224 and more.
+    assert depth * width**2 * resolution**2 == pytest.approx(1.92**step, rel=0.05)
+
+
 def test_compound_scaling_is_the_equation() -> None:
-    assert pytest.approx(2, abs=0.1) == ALPHA * BETA**2 * GAMMA**2
+    assert (ALPHA, BETA, GAMMA) == (1.2, 1.1, 1.15)
+    assert pytest.approx(2, rel=0.05) == ALPHA * BETA**2 * GAMMA**2
     scaling = scale_efficientnet(1.5, "equation")
     assert scaling.depth == pytest.approx(1.2**1.5)
     assert scaling.width == pytest.approx(1.1**1.5)
