@@ -16,10 +16,11 @@ from deploykit.passes.fold_constants import FoldConstants
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit.passes.inline_functions import InlineFunctions
 from deploykit.passes.remove_unused import RemoveUnused
+from deploykit_onnx.omit_pool_dilations import OmitPoolDilations
 from deploykit_onnx.options import WriteOptions
 from deploykit_onnx.rewrite_global_means import RewriteGlobalMeans
 from deploykit_onnx.rewrite_hard_gates import RewriteHardGates
-from deploykit_quantize.policy import Policy, Recipe, TensorRule
+from deploykit_quantize.policy import EIGHT_BITS, SEVEN_BITS, Policy, Recipe, TensorRule
 
 #: The op moves or compares integers: output and input have one scale.
 SAME_SCALE_OPS = frozenset({"Gather", "MaxPool", "Reshape", "Resize", "Split", "Transpose"})
@@ -50,6 +51,9 @@ INLINING: tuple[Pass, ...] = (
     RemoveUnused(),
 )
 
+#: Before a file is written.
+WRITING: tuple[Pass, ...] = (*INLINING, OmitPoolDilations())
+
 #: Before the ranges of values are chosen.
 INTEGER_REWRITES: tuple[Pass, ...] = (*INLINING, RewriteHardGates(), RewriteGlobalMeans())
 
@@ -71,5 +75,10 @@ def policy_of(precision: Precision, options: WriteOptions) -> Policy | None:
 
 
 def _with_weights(recipe: Recipe, options: WriteOptions) -> Recipe:
-    rule = TensorRule("int8", symmetric=True, per_channel=options.per_channel)
+    rule = TensorRule(
+        "int8",
+        symmetric=True,
+        per_channel=options.per_channel,
+        largest=SEVEN_BITS if options.reduce_range else EIGHT_BITS,
+    )
     return replace(recipe, weights=rule)

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 NAME = "onnx"
 _BACKEND = "deploykit.runners.onnxruntime_backend:OrtBackend"
-_IDENTIFIER = b"ORTM"
+_FILE_BACKEND = "deploykit_onnx.ort_file_backend:OrtFileBackend"
+_ORT = ".ort"
 _SATURATION = (
     "onnx int8 with uint8 activations: on x86 CPUs without VNNI, the products of uint8 and int8 "
-    "are added in pairs in 16 bits, which can saturate at large weights; "
-    "--option onnx.activations=int8 cannot saturate"
+    "are added in pairs in 16 bits, which can saturate at weights beyond 64 steps; "
+    "--option onnx.activations=int8 or onnx.reduce_range=yes cannot saturate"
 )
+#: Two products of it with 255 fit into 16 bits.
+_SAFE_WEIGHT = 64
 
 
 def _runner(name: str, optimization: str, description: str) -> RunnerDefinition:
@@ -66,6 +69,15 @@ class OnnxTarget:
             "disabled",
             "ONNX Runtime on the CPU, node by node as the file is written",
         ),
+        RunnerDefinition(
+            name="onnxruntime-ort",
+            backend=_FILE_BACKEND,
+            requires="onnxruntime",
+            extra="all",
+            runs=NAME,
+            description="ONNX Runtime on the CPU, on the .ort file if one was written",
+            suffix=_ORT,
+        ),
     )
 
     def lowerings(self) -> LoweringTable[Any]:
@@ -88,6 +100,14 @@ class OnnxTarget:
 
         return policy_of(precision, WriteOptions.parse(options))
 
+    def check_request(self, request: ArtifactRequest) -> None:
+        """`deploykit.target.CheckingTarget`.
+
+        Raises:
+            ContractError: an unknown option or value.
+        """
+        WriteOptions.parse(request.options)
+
     def write(self, model: Model, request: ArtifactRequest) -> Artifact:
         """A fused or quantized stage as an .onnx file in memory.
 
@@ -103,14 +123,14 @@ class OnnxTarget:
         from deploykit.passes.base import run_passes
         from deploykit_onnx.half_precision import convert_to_half
         from deploykit_onnx.lowerings import TABLE
-        from deploykit_onnx.policy import INLINING
+        from deploykit_onnx.policy import WRITING
         from deploykit_onnx.write_ort_file import write_ort_file
 
         options = WriteOptions.parse(request.options)
         _check_stage(model, request.precision)
         TABLE.check(model.graph.graph)
         graph = model.graph.clone()
-        run_passes(graph, INLINING)
+        run_passes(graph, WRITING)
         if request.precision is Precision.FP16:
             convert_to_half(graph)
         written = model.advanced(graph, model.stage, ())
@@ -118,16 +138,13 @@ class OnnxTarget:
         companions = {}
         if options.ort:
             ort = write_ort_file(data)
-            companions = {".ort": ort.data, ".required_operators.config": ort.operators.encode()}
+            companions = {_ORT: ort.data, ".required_operators.config": ort.operators.encode()}
         names, specs = _integer_values(graph)
         if not names:
             names, specs = _float_values(model.graph, graph)
         steps = {
             v.name: specs[names[v.name]].quantization for v in written.outputs if v.name in names
         }
-        saturates = request.precision is Precision.INT8 and any(
-            s.quantization is not None and s.quantization.dtype == "uint8" for s in specs.values()
-        )
         return Artifact(
             target=NAME,
             precision=request.precision,
@@ -140,14 +157,16 @@ class OnnxTarget:
             value_names=names,
             value_specs=specs,
             summary={"ops": len(graph.graph), "op_counts": _op_counts(graph)},
-            warnings=(_SATURATION,) if saturates else (),
+            warnings=(_SATURATION,) if _may_saturate(graph, specs) else (),
         )
 
     def recognizes(self, path: Path) -> bool:
         """Whether a file is an .ort file; an .onnx file is a source."""
+        from deploykit_onnx.rewrite_ort_file import IDENTIFIER
+
         try:
             with path.open("rb") as stream:
-                return stream.read(8)[4:] == _IDENTIFIER
+                return stream.read(8)[4:] == IDENTIFIER
         except OSError:
             return False
 
@@ -170,12 +189,32 @@ def _check_stage(model: Model, precision: Precision) -> None:
     from deploykit.graph.qdq import has_qdq
 
     quantized = has_qdq(model.graph)
-    if quantized != (precision in (Precision.INT8, Precision.W8)):
+    # A model without a weight that is worth it has none quantized in w8.
+    fits = quantized == (precision is Precision.INT8) or precision is Precision.W8
+    if not fits:
         raise ContractError(
             f"precision {precision.value} from a model that is "
             f"{'quantized' if quantized else 'not quantized'}",
-            expected="a quantized (QDQ) model for int8 and w8, a float one for all else",
+            expected="a quantized (QDQ) model for int8, a float one for fp32 and fp16",
         )
+
+
+def _may_saturate(graph: ir.Model, specs: Mapping[str, TensorSpec]) -> bool:
+    """Whether uint8 activations meet int8 weights that are large enough."""
+    import numpy as np
+
+    from deploykit.graph.read_qdq import constant_of, is_dequantize
+
+    if not any(s.quantization and s.quantization.dtype == "uint8" for s in specs.values()):
+        return False
+    weights = [constant_of(node.inputs[0]) for node in graph.graph if is_dequantize(node)]
+    return any(
+        w is not None
+        and w.dtype == np.int8
+        and w.size
+        and int(np.abs(w.astype(np.int16)).max()) > _SAFE_WEIGHT
+        for w in weights
+    )
 
 
 def _op_counts(graph: ir.Model) -> dict[str, int]:

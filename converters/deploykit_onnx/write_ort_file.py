@@ -9,10 +9,10 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deploykit.errors import SourceError
-
-IDENTIFIER = b"ORTM"
+from deploykit_onnx.rewrite_ort_file import sort_kernel_types
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class OrtFile:
     Attributes:
         data: The flatbuffer.
         operators: The text for ``--include_ops_by_config`` of ONNX Runtime's build: a line
-            ``domain;opset;op,op,...`` for each domain and opset.
+            ``domain;opset;op{types},op{types},...`` for each domain and opset. The types are read
+            where the build is asked for ``--enable_reduced_operator_type_support``, too.
     """
 
     data: bytes
@@ -49,7 +50,7 @@ def write_ort_file(model: bytes) -> OrtFile:
         # Signed activations stay signed: phones' CPUs multiply int8 by int8.
         options.add_session_config_entry("session.qdqisint8allowed", "1")
         onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return OrtFile(path.read_bytes(), _required_operators(path))
+        return OrtFile(sort_kernel_types(path.read_bytes()), _required_operators(path))
 
 
 def read_operators(path: Path) -> dict[str, dict[int, set[str]]]:
@@ -58,11 +59,16 @@ def read_operators(path: Path) -> dict[str, dict[int, set[str]]]:
     Raises:
         SourceError: the file is damaged.
     """
+    return _process(path, None)
+
+
+def _process(path: Path, types: Any) -> dict[str, dict[int, set[str]]]:
+    """The operators of a file; ``types`` takes note of the types that each is used with."""
     from onnxruntime.tools.ort_format_model import OrtFormatModelProcessor
 
     found: dict[str, dict[int, set[str]]] = {}
     try:
-        OrtFormatModelProcessor(str(path), found, None).process()
+        OrtFormatModelProcessor(str(path), found, types).process()
     except Exception as error:  # the flatbuffers package raises what the bytes lead it to
         raise SourceError(
             f"{path} is damaged: {type(error).__name__}: {error}",
@@ -72,9 +78,12 @@ def read_operators(path: Path) -> dict[str, dict[int, set[str]]]:
 
 
 def _required_operators(path: Path) -> str:
-    found = read_operators(path)
-    return "".join(
-        f"{domain};{opset};{','.join(sorted(ops))}\n"
-        for domain, opsets in sorted(found.items())
-        for opset, ops in sorted(opsets.items())
-    )
+    from onnxruntime.tools.ort_format_model import OperatorTypeUsageManager
+
+    types = OperatorTypeUsageManager()
+    lines = []
+    for domain, opsets in sorted(_process(path, types).items()):
+        for opset, ops in sorted(opsets.items()):
+            entries = [f"{op}{types.get_config_entry(domain, op) or ''}" for op in sorted(ops)]
+            lines.append(f"{domain};{opset};{','.join(entries)}\n")
+    return "".join(lines)
