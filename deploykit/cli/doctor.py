@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import EXIT_OK, EXIT_USER, UserError
+
+if TYPE_CHECKING:
+    from deploykit.runners.environments import Environment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +20,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--need",
         default="",
         metavar="NAMES",
-        help="targets or extras, comma-separated, that must be usable: exit code 2 if not",
+        help="targets, extras or datasets, comma-separated, that must be there: exit code 2 if not",
+    )
+    parser.add_argument(
+        "--setup",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="first make this environment by pip, for a runtime that needs one of its own (repeat)",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -25,11 +36,14 @@ def run(args: argparse.Namespace) -> int:
     """Say what is missing, and the command that installs it.
 
     Raises:
-        UserError: ``--need`` names something that does not exist.
+        UserError: ``--need`` or ``--setup`` names something that does not exist, or an environment
+            cannot be made.
     """
+    _set_up(args.setup)
     found = examine_installation()
     needed = [name.strip() for name in args.need.split(",") if name.strip()]
     known = {p["extra"] for p in found["packages"] if p["extra"]} | set(found["targets"])
+    known |= {d["name"] for d in found["datasets"]}
     unknown = [name for name in needed if name not in known]
     if unknown:
         raise UserError(
@@ -38,16 +52,32 @@ def run(args: argparse.Namespace) -> int:
     problems = [
         p for p in found["packages"] if p["problem"] and (not p["extra"] or p["extra"] in needed)
     ]
+    problems += [d for d in found["datasets"] if d["missing"] and d["name"] in needed]
     found["needed"], found["usable"] = needed, not problems
     print(json.dumps(found, indent=1) if args.json else _in_words(found))
     return EXIT_USER if problems else EXIT_OK
 
 
+def _set_up(names: list[str]) -> None:
+    from deploykit.runners.environments import make_environment
+    from deploykit.runners.registry import environments
+
+    known = environments()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(
+            f"no environment is called {', '.join(unknown)}", expected=f"of {', '.join(known)}"
+        )
+    for name in names:
+        folder = make_environment(known[name], lambda line: print(f"  {line}", file=sys.stderr))
+        print(f"  made {folder}", file=sys.stderr)
+
+
 def examine_installation() -> dict[str, Any]:
-    """Packages, targets and runners of this machine, as plain data."""
+    """Packages, targets, runners and datasets of this machine, as plain data."""
     import deploykit
     from deploykit.installation import commands_for, needed_packages
-    from deploykit.runners.registry import runner_definitions, why_unavailable
+    from deploykit.runners.registry import environments, runner_definitions, why_unavailable
     from deploykit.target import available_targets
 
     packages = needed_packages()
@@ -68,7 +98,37 @@ def examine_installation() -> dict[str, Any]:
             for p in packages
         ],
         "runners": {name: why_unavailable(r) for name, r in runner_definitions().items()},
+        "environments": [_examine_environment(e) for e in environments().values()],
+        "datasets": [_examine_fashion_mnist()],
         "commands": list(commands_for(packages)),
+    }
+
+
+def _examine_environment(environment: Environment) -> dict[str, Any]:
+    """Where an environment of a runtime's own is, and what is in it."""
+    from deploykit.runners.environments import environments_folder, installed_in, why_not_made
+
+    return {
+        "name": environment.name,
+        "folder": str(environments_folder() / environment.name),
+        "requirements": list(environment.requirements),
+        "problem": why_not_made(environment),
+        "packages": installed_in(environment),
+    }
+
+
+def _examine_fashion_mnist() -> dict[str, Any]:
+    """Where the zoo's dataset is looked for, what of it is missing, and what installs it."""
+    from deploykit.zoo import datasets
+
+    folder = datasets.FASHION_MNIST_FOLDER
+    missing = datasets.missing_idx_files(folder)
+    return {
+        "name": "fashion-mnist",
+        "folder": str(folder),
+        "missing": list(missing),
+        "needed_for": "deploykit zoo train, sample",
+        "command": datasets.INSTALL_FASHION_MNIST if missing else "",
     }
 
 
@@ -86,8 +146,18 @@ def _in_words(found: dict[str, Any]) -> str:
     for name, reason in found["runners"].items():
         if reason:
             lines.append(f"  {'not here':8s} runner {name}: {reason}")
-    if found["commands"]:
-        lines += ["to install what is missing:", *(f"  {c}" for c in found["commands"])]
+    for environment in found["environments"]:
+        if not environment["problem"]:  # else its runners say so
+            packages = ", ".join(f"{n} {v}" for n, v in environment["packages"].items())
+            lines.append(f"  {'ok':8s}environment {environment['folder']}: {packages}")
+    for dataset in found["datasets"]:
+        mark = "MISSING" if dataset["missing"] else "ok"
+        lacks = f" lacks {', '.join(dataset['missing'])}" if dataset["missing"] else ""
+        where = f"dataset {dataset['name']}: {dataset['folder']}{lacks}"
+        lines.append(f"  {mark:8s}{where} ({dataset['needed_for']})")
+    commands = [*found["commands"], *(d["command"] for d in found["datasets"] if d["command"])]
+    if commands:
+        lines += ["to install what is missing:", *(f"  {c}" for c in commands)]
     else:
-        lines.append("no package is missing")
+        lines.append("nothing is missing")
     return "\n".join(lines)

@@ -11,10 +11,12 @@ of it. A runtime that crashes or hangs becomes a `RunnerError`, not our crash.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
+from deploykit.runners.environments import Environment
 from deploykit.tensors import Array
 
 
@@ -35,6 +37,10 @@ class RunnerDefinition:
             its package is. It must be quick.
         on_request: Whether it judges only where the user names it: a setting that is worth
             measuring, and whose figures the usual limits are not for.
+        suffix: Of the file beside the artefact that it runs in the artefact's place, e.g. ``.ort``:
+            it judges those artefacts that have one. Empty for the artefact itself.
+        environment: The environment of its own that the child process runs in; None for the one
+            that deploykit is installed in. ``requires`` is empty then.
     """
 
     name: str
@@ -46,6 +52,20 @@ class RunnerDefinition:
     options: Mapping[str, Any] = field(default_factory=dict)
     probe: str = ""
     on_request: bool = False
+    suffix: str = ""
+    environment: Environment | None = None
+
+    def file_to_run(self, path: str, files: Iterable[str]) -> str:
+        """What it is given of an artefact: a path in the bundle; empty if it runs none of it.
+
+        Args:
+            path: The artefact's path in the bundle.
+            files: The paths of all its files.
+        """
+        if not self.suffix:
+            return path
+        companion = str(PurePosixPath(path).with_suffix(self.suffix))
+        return companion if companion in set(files) else ""
 
 
 @dataclass(frozen=True)

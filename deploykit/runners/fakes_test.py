@@ -6,12 +6,14 @@ It holds no tests; its name keeps it out of the wheel, and the child process imp
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +114,14 @@ def model_of(x: Array) -> Array:
     return np.concatenate([sums * 2, x[:, :1, 0, 0]], axis=1).astype(np.float32)
 
 
+class Interpreter(FakeBackend):
+    """Tells where it runs, and whether a package of the parent's environment is to be found."""
+
+    def info(self) -> Mapping[str, Any]:
+        foreign = "onnx" if importlib.util.find_spec("onnx") is not None else ""
+        return {**super().info(), "details": {"prefix": sys.prefix, "foreign": foreign}}
+
+
 def misbehave(how: str) -> None:
     """Do one of the things that runtimes have been seen to do."""
     if how == "raise":
@@ -122,6 +132,9 @@ def misbehave(how: str) -> None:
         sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         print(f"sleeper {sleeper.pid}", file=sys.stderr, flush=True)
         sleeper.wait()
+    elif how == "last words":
+        print("kernel 7: the cache is gone", file=sys.stderr, flush=True)
+        os.abort()
     elif how == "segfault":
         ctypes.string_at(8)
     elif how in ("SIGILL", "SIGABRT", "SIGKILL"):
@@ -137,3 +150,39 @@ def misbehave(how: str) -> None:
         for _ in range(3000):
             os.write(2, b"warning: a very long line about kernels that nobody needs\n" * 20)
         raise RuntimeError("after the flood")
+
+
+class MortalBackend(Backend):
+    """A real backend that dies: option ``mortal`` is (the backend, when, how).
+
+    When: ``open``, ``run`` or ``run_all``; how: as `misbehave` has it.
+    """
+
+    def __init__(self, path: str, options: Mapping[str, Any]) -> None:
+        from deploykit.runners.child import open_backend
+
+        where, self._when, self._how = options["mortal"]
+        self._real = open_backend(where, path, {k: v for k, v in options.items() if k != "mortal"})
+        self._die("open")
+
+    def info(self) -> Mapping[str, Any]:
+        return self._real.info()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self._die("run")
+        return self._real.run(inputs)
+
+    def run_all(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self._die("run_all")
+        return self._real.run_all(inputs)
+
+    def _die(self, when: str) -> None:
+        if when == self._when:
+            print("kernel 7: the cache is gone", file=sys.stderr, flush=True)
+            misbehave(self._how)
+
+
+def mortal(definition: RunnerDefinition, when: str, how: str) -> RunnerDefinition:
+    """A runner whose real backend dies."""
+    options = {**definition.options, "mortal": [definition.backend, when, how]}
+    return replace(definition, backend=f"{MODULE}:MortalBackend", options=options)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -18,16 +19,27 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any, cast
 
-from deploykit.errors import ContractError, MissingDependencyError, RunnerError
+from deploykit.errors import (
+    ContractError,
+    MissingDependencyError,
+    RunnerCrashError,
+    RunnerError,
+    RunnerTimeoutError,
+    UserError,
+)
+from deploykit.runners import foreign_child
 from deploykit.runners.base import Runner, RunnerDefinition, RunnerInfo, RunnerSpec
+from deploykit.runners.environments import python_of, why_not_made
 from deploykit.runners.protocol import ByteStream, ProtocolError, read_message, write_message
 from deploykit.runners.registry import find_runner
 from deploykit.tensors import Array
 
 _KEPT_STDERR_BYTES = 64 * 1024
 _QUOTED_LINES = 12
+_CRASH = "Fatal Python error: "
 _GRACE_S = 5.0
 
 
@@ -52,11 +64,22 @@ def open_runner(spec: RunnerSpec, definition: RunnerDefinition | None = None) ->
         RunnerError: the runtime refused the file, crashed, or took too long.
     """
     chosen = definition if definition is not None else find_runner(spec.runner)
-    _check_installed(chosen)
+    check_installed(chosen)
     return _ChildRunner(spec, chosen, _joined_options(spec, chosen))
 
 
-def _check_installed(definition: RunnerDefinition) -> None:
+def check_installed(definition: RunnerDefinition) -> None:
+    """Refuse a runner whose package is not there; imports nothing.
+
+    Raises:
+        MissingDependencyError: with the command that installs it.
+        UserError: its environment is not made.
+    """
+    if definition.environment is not None:
+        if reason := why_not_made(definition.environment):
+            what, _, command = reason.partition(": ")
+            raise UserError(f"the runner {definition.name!r} cannot run: {what}", advice=command)
+        return
     package = definition.requires.partition(".")[0]
     if not package or sys.modules.get(package) is not None:
         return
@@ -87,7 +110,7 @@ class _ChildRunner(Runner):
         self._timeout_s = spec.timeout_s
         self._timed_out = threading.Event()
         self._ended = False
-        self._process = _start_child()
+        self._process = _start_child(definition)
         self._errors = _StderrTail(cast("IO[bytes]", self._process.stderr))
         request = {
             "request": "open",
@@ -187,15 +210,17 @@ class _ChildRunner(Runner):
                 f"{self._errors.quoted()}"
             )
         code = self._end(kill=False)
-        headline = f"runner {self._name!r} {_ending(code)} while {doing} {self._path}"
-        advice = "run the same file with another runner, or with other options"
+        last_words = self._errors.quoted()
         if self._timed_out.is_set():
-            headline = (
+            return RunnerTimeoutError(
                 f"runner {self._name!r} took longer than {self._timeout_s:g} s while {doing} "
-                f"{self._path}, and was ended"
+                f"{self._path}, and was ended{last_words}",
+                advice="give it more time (--timeout), or take another runner",
             )
-            advice = "give it more time (--timeout), or take another runner"
-        return RunnerError(headline + self._errors.quoted(), advice=advice)
+        return RunnerCrashError(
+            f"runner {self._name!r} {_ending(code)} while {doing} {self._path}{last_words}",
+            advice="run the same file with another runner, or with other options",
+        )
 
     def _end(self, *, kill: bool) -> int:
         """End the child, wait for it, close every pipe; its exit code."""
@@ -230,12 +255,17 @@ class _ChildRunner(Runner):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def _start_child() -> subprocess.Popen[bytes]:
+def _start_child(definition: RunnerDefinition) -> subprocess.Popen[bytes]:
     # The child imports from where the parent imports, and from nowhere else: -P keeps the current
     # folder out, in which a file such as numpy.py may lie beside the user's model.
     path = [os.getcwd() if entry == "" else entry for entry in sys.path]  # noqa: PTH109 (a str)
+    command = [sys.executable, "-u", "-P", "-m", "deploykit.runners.child"]
+    if definition.environment is not None:
+        folders = json.dumps(_package_folders(definition))
+        script = str(Path(foreign_child.__file__).resolve())
+        command = [str(python_of(definition.environment)), "-u", "-I", script, folders]
     return subprocess.Popen(
-        [sys.executable, "-u", "-P", "-m", "deploykit.runners.child"],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -243,6 +273,18 @@ def _start_child() -> subprocess.Popen[bytes]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         start_new_session=True,
     )
+
+
+def _package_folders(definition: RunnerDefinition) -> dict[str, str]:
+    """Where deploykit is, and the package that holds the backend."""
+    backend = definition.backend.partition(":")[0].partition(".")[0]
+    folders = {}
+    for package in dict.fromkeys(("deploykit", backend)):
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f"runner {definition.name!r}: there is no package {package!r}")
+        folders[package] = str(spec.submodule_search_locations[0])
+    return folders
 
 
 def _ending(code: int) -> str:
@@ -254,6 +296,18 @@ def _ending(code: int) -> str:
         name = f"signal {-code}"
     hint = " (out of memory?)" if name == "SIGKILL" else ""
     return f"crashed with {name}{hint}"
+
+
+def _last_words(lines: list[str]) -> list[str]:
+    """The last lines; of a crash, what the runtime said before it, and where Python was then."""
+    crash = next((i for i, line in enumerate(lines) if line.startswith(_CRASH)), None)
+    if crash is None:
+        return lines[-_QUOTED_LINES:]
+    # faulthandler's dump is long, and lists other threads too: it must not push the words out.
+    dump = lines[crash + 1 :]
+    frames = next((i for i, line in enumerate(dump) if line.startswith("Current thread")), -1)
+    half = _QUOTED_LINES // 2
+    return [*lines[:crash][-half:], lines[crash], *dump[frames + 1 :][: half - 1]]
 
 
 class _StderrTail:
@@ -279,8 +333,8 @@ class _StderrTail:
         """The last lines, indented, for an error message; empty if there are none."""
         with self._lock:
             text = b"".join(self._chunks).decode(errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()][-_QUOTED_LINES:]
-        return "".join(f"\n    | {line}" for line in lines)
+        lines = [line for line in text.splitlines() if line.strip()]
+        return "".join(f"\n    | {line}" for line in _last_words(lines))
 
     def finish(self) -> None:
         """Wait for the end of the stream and close it."""

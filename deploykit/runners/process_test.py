@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploykit.errors import ContractError, MissingDependencyError, RunnerError, UserError
+from deploykit.errors import (
+    ContractError,
+    MissingDependencyError,
+    RunnerCrashError,
+    RunnerError,
+    RunnerTimeoutError,
+    UserError,
+)
 from deploykit.runners.base import Runner, RunnerDefinition, RunnerSpec
 from deploykit.runners.fakes_test import MODULE, definition
 from deploykit.runners.process import open_runner
@@ -98,7 +105,7 @@ def test_an_exception_is_told_in_the_runtimes_own_words_and_the_runner_goes_on()
 )
 def test_a_crash_is_an_error_that_names_its_signal(when: str, how: str, words: str) -> None:
     doing = {"on_open": "opening", "on_run": "running"}[when]
-    with pytest.raises(RunnerError, match=words) as caught, open_fake(**{when: how}) as runner:
+    with pytest.raises(RunnerCrashError, match=words) as caught, open_fake(**{when: how}) as runner:
         runner.run({"x": np.zeros(3)})
     assert f"while {doing} model.fake" in str(caught.value)
 
@@ -106,6 +113,16 @@ def test_a_crash_is_an_error_that_names_its_signal(when: str, how: str, words: s
 def test_a_crash_quotes_where_it_happened() -> None:
     with pytest.raises(RunnerError, match="misbehave"), open_fake(on_run="segfault") as runner:
         runner.run({})
+
+
+def test_a_crash_quotes_what_the_runtime_said_before_it() -> None:
+    with pytest.raises(RunnerCrashError) as caught, open_fake(on_run="last words") as runner:
+        runner.run({"x": np.zeros(3, np.float32)})
+    words = str(caught.value)
+    assert "SIGABRT" in words
+    assert "| kernel 7: the cache is gone" in words
+    assert "| Fatal Python error: Aborted" in words
+    assert words.count("\n    | ") <= 12
 
 
 def test_a_runner_that_crashed_stays_ended() -> None:
@@ -118,7 +135,7 @@ def test_a_runner_that_crashed_stays_ended() -> None:
 
 @pytest.mark.parametrize("when", ["on_open", "on_run"])
 def test_a_hang_ends_at_the_time_limit(when: str) -> None:
-    with pytest.raises(RunnerError, match=r"longer than 2 s") as caught:  # noqa: SIM117
+    with pytest.raises(RunnerTimeoutError, match=r"longer than 2 s") as caught:  # noqa: SIM117
         with open_fake(timeout_s=2.0, **{when: "hang"}) as runner:
             runner.run({})
     assert "--timeout" in caught.value.advice

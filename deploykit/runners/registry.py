@@ -7,6 +7,7 @@ from importlib import import_module
 
 from deploykit.errors import UserError
 from deploykit.runners.base import RunnerDefinition
+from deploykit.runners.environments import Environment, why_not_made
 
 _CORE = (
     RunnerDefinition(
@@ -16,6 +17,14 @@ _CORE = (
         extra="torch",
         runs="source",
         description="PyTorch in eager mode: the float reference of a torch source",
+    ),
+    RunnerDefinition(
+        name="tensorflow",
+        backend="deploykit.runners.tensorflow_backend:TensorflowBackend",
+        requires="tensorflow",
+        extra="tensorflow",
+        runs="source",
+        description="TensorFlow: the float reference of a Keras model or a SavedModel",
     ),
     RunnerDefinition(
         name="onnxruntime",
@@ -63,7 +72,12 @@ def find_runner(name: str) -> RunnerDefinition:
 
 
 def why_unavailable(definition: RunnerDefinition) -> str:
-    """Why a runner cannot run on this machine, by its probe; empty if it can."""
+    """Why a runner cannot run on this machine; empty if it can.
+
+    By its probe, or because its environment is not made.
+    """
+    if definition.environment is not None:
+        return why_not_made(definition.environment)
     if not definition.probe:
         return ""
     module, _, function = definition.probe.partition(":")
@@ -71,6 +85,22 @@ def why_unavailable(definition: RunnerDefinition) -> str:
     if not isinstance(reason, str):
         raise TypeError(f"{definition.probe} gave no text")
     return reason
+
+
+def environments() -> dict[str, Environment]:
+    """Every environment that a runner has for itself, by name.
+
+    Raises:
+        ValueError: two environments have the same name (a bug of a plug-in).
+    """
+    found: dict[str, Environment] = {}
+    for definition in runner_definitions().values():
+        own = definition.environment
+        if own is None:
+            continue
+        if found.setdefault(own.name, own) != own:
+            raise ValueError(f"runner {definition.name!r}: environment {own.name!r} is another's")
+    return found
 
 
 def available_runners(definitions: Iterable[RunnerDefinition]) -> tuple[RunnerDefinition, ...]:

@@ -27,7 +27,10 @@ def install(monkeypatch: Any, **targets: tuple[str, ...]) -> list[str]:
 def test_lists_the_core_and_every_target(monkeypatch: Any) -> None:
     install(monkeypatch, tflite=("litert", "litert-reference"), ncnn=("ncnn",))
     known = runner_definitions()
-    assert list(known) == ["torch", "onnxruntime", "litert", "litert-reference", "ncnn"]
+    assert list(known) == [
+        *("torch", "tensorflow", "onnxruntime"),
+        *("litert", "litert-reference", "ncnn"),
+    ]
     assert known["litert"].runs == "tflite"
     assert all(name == definition.name for name, definition in known.items())
 
@@ -44,7 +47,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch: Any) -> Non
     install(monkeypatch, tflite=("litert",))
     with pytest.raises(UserError, match="no runner is called 'lite'") as caught:
         find_runner("lite")
-    assert "torch, onnxruntime, litert" in caught.value.expected
+    assert "torch, tensorflow, onnxruntime, litert" in caught.value.expected
 
 
 def test_two_runners_of_one_name_are_a_bug_of_the_plug_in(monkeypatch: Any) -> None:

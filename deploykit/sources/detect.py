@@ -11,12 +11,15 @@ from enum import Enum
 from pathlib import Path
 
 from deploykit.errors import SourceError
+from deploykit.sources.keras_archive import CONFIG as KERAS_CONFIG
+from deploykit.sources.keras_archive import WEIGHTS as KERAS_WEIGHTS
 from deploykit.sources.pickle_scan import PickleContent, scan_legacy_torch_file, scan_pickle
 from deploykit.sources.protobuf_scan import scan_onnx
+from deploykit.sources.saved_model_scan import GRAPH as SAVED_MODEL_GRAPH
 
 ACCEPTED = (
     "a checkpoint (torch.save of a state_dict), safetensors, an exported program (.pt2), "
-    "TorchScript, or ONNX"
+    "TorchScript, ONNX, a Keras model (.keras), or the folder of a TensorFlow SavedModel"
 )
 
 
@@ -29,6 +32,8 @@ class SourceKind(Enum):
     TORCHSCRIPT = "torchscript"
     ONNX = "onnx"
     PICKLED_MODULE = "pickled_module"
+    KERAS = "keras"
+    SAVED_MODEL = "saved_model"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,12 @@ class Detection:
 # First bytes > what it is, and what to do with it.
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"TFL3", "a TensorFlow Lite model", "deploykit writes these; give the model it came from"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras weights?)", "export the model to ONNX first"),
+    (
+        0,
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file (weights, or a whole model, of an older Keras)",
+        "load it with Keras and save it again: model.save('model.keras')",
+    ),
     (0, b"\x1f\x8b", "a gzip archive", "unpack it first"),
     (0, b"BZh", "a bzip2 archive", "unpack it first"),
     (0, b"\xfd7zXZ\x00", "an xz archive", "unpack it first"),
@@ -94,7 +104,7 @@ def detect(path: str | Path) -> Detection:
 
 def _detect(path: Path) -> Detection:
     if path.is_dir():
-        raise _refused_folder(path)
+        return _detect_folder(path)
     size = path.stat().st_size
     if size == 0:
         raise SourceError(f"{path} is empty", expected=ACCEPTED, advice="get the file again")
@@ -130,6 +140,8 @@ def _detect_zip(path: Path) -> Detection:
             if names and min(i.header_offset for i in archive.infolist()) != 0:
                 raise zipfile.BadZipFile("its table of contents is missing")
             inner = [n.partition("/")[2] if "/" in n else n for n in names]
+            if KERAS_CONFIG in names and KERAS_WEIGHTS in names:
+                return Detection(SourceKind.KERAS)
             if _is_exported_program(names, inner):
                 return Detection(SourceKind.EXPORTED_PROGRAM)
             if "data.pkl" not in inner:
@@ -230,11 +242,20 @@ def _refused_text(path: Path, head: bytes) -> SourceError:
     return SourceError(f"{path} is {what}", expected=ACCEPTED, advice=advice)
 
 
+def _detect_folder(path: Path) -> Detection:
+    graph = path / SAVED_MODEL_GRAPH
+    if not graph.exists():
+        raise _refused_folder(path)
+    if graph.stat().st_size == 0:
+        raise SourceError(
+            f"{graph} is empty", expected=ACCEPTED, advice="get the whole folder again"
+        )
+    return Detection(SourceKind.SAVED_MODEL)
+
+
 def _refused_folder(path: Path) -> SourceError:
     what, advice = "a folder", "give a file in it"
-    if (path / "saved_model.pb").exists():
-        what, advice = "a TensorFlow SavedModel", "export it to ONNX first"
-    elif (path / "Manifest.json").exists():
+    if (path / "Manifest.json").exists():
         what, advice = "a Core ML package", "give the model it was converted from"
     elif (path / "deploykit.json").exists():
         what, advice = "a deploykit bundle", "give the model it was made from"
@@ -244,10 +265,6 @@ def _refused_folder(path: Path) -> SourceError:
 def _refused_zip(path: Path, names: Sequence[str]) -> SourceError:
     if names and all(n.endswith(".npy") for n in names):
         return SourceError(f"{path} is an archive of numpy arrays (.npz)", expected=ACCEPTED)
-    if "config.json" in names and "model.weights.h5" in names:
-        return SourceError(
-            f"{path} is a Keras model", expected=ACCEPTED, advice="export it to ONNX first"
-        )
     listed = ", ".join(names[:5]) or "nothing"
     return SourceError(
         f"{path} is a zip archive that torch did not write; it holds {listed}",

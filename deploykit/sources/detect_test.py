@@ -43,6 +43,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     torch.save(network.state_dict(), paths["legacy"], _use_new_zipfile_serialization=False)
     paths["legacy_module"] = folder / "legacy_module.bin"
     torch.save(network, paths["legacy_module"], _use_new_zipfile_serialization=False)
+    paths["keras"].write_bytes(_zip_of(**{"config.json": b"{}", "model.weights.h5": b"1"}))
+    paths["saved_model"].mkdir()
+    (paths["saved_model"] / "saved_model.pb").write_bytes(b"\x08\x01")
     return paths
 
 
@@ -167,7 +170,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is a folder"):
         detect(tmp_path)
     (tmp_path / "saved_model.pb").touch()
-    with pytest.raises(SourceError, match="SavedModel"):
+    with pytest.raises(SourceError, match=r"saved_model.pb is empty"):
         detect(tmp_path)
 
 

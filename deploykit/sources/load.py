@@ -29,8 +29,9 @@ def load(
 
     Args:
         source: A file (checkpoint, safetensors, exported program, TorchScript, ONNX, pickled
-            module: told apart by content), or a ``torch.nn.Module`` in memory. A module is put
-            into evaluation mode, float32 and on the CPU on a copy, not in place.
+            module, Keras model: told apart by content), the folder of a SavedModel, or a
+            ``torch.nn.Module`` in memory. A module is put into evaluation mode, float32 and on the
+            CPU on a copy, not in place.
         options: What the user says of the source.
         example_input: For a module in memory: a tensor or array, or a tuple of them, float, with
             the batch; only shapes are used. ``options.input_shape`` serves instead.
@@ -50,6 +51,8 @@ def load(
     detection = detect(path)
     if detection.kind is SourceKind.ONNX:
         return _load_onnx(path, options, name)
+    if detection.kind in (SourceKind.KERAS, SourceKind.SAVED_MODEL):
+        return _load_tensorflow(path, options, name, detection.kind)
     opened = open_torch_source(path, options, detection)
     return _model_of(
         opened,
@@ -64,14 +67,19 @@ def open_torch_source(
     """Load what torch can run, without bringing it to ONNX.
 
     Raises:
-        SourceError: the file cannot be read or does not fit the options; also for an .onnx file,
-            which torch cannot run.
+        SourceError: the file cannot be read or does not fit the options; also for one that torch
+            cannot run (ONNX, Keras, SavedModel).
         MissingDependencyError: a package is not installed.
     """
     detection = detection or detect(path)
     kind = detection.kind
-    if kind is SourceKind.ONNX:
-        raise SourceError(f"{path} is an ONNX file", expected="a source that torch can run")
+    foreign = {
+        SourceKind.ONNX: "an ONNX file",
+        SourceKind.KERAS: "a Keras model",
+        SourceKind.SAVED_MODEL: "a TensorFlow SavedModel",
+    }
+    if kind in foreign:
+        raise SourceError(f"{path} is {foreign[kind]}", expected="a source that torch can run")
     if kind is SourceKind.CHECKPOINT:
         from deploykit.sources.checkpoint_source import open_checkpoint
 
@@ -111,6 +119,17 @@ def _load_onnx(path: Path, options: LoadOptions, name: str) -> Model:
         stage=Stage.EXPORTED,
         name=sanitize_name(name or path.stem),
         source=_info(SourceKind.ONNX, path, options, "", reference="onnxruntime"),
+    )
+
+
+def _load_tensorflow(path: Path, options: LoadOptions, name: str, kind: SourceKind) -> Model:
+    from deploykit.sources.tensorflow_source import read_tensorflow
+
+    return Model(
+        graph=read_tensorflow(path, options),
+        stage=Stage.EXPORTED,
+        name=sanitize_name(name or path.stem or path.resolve().name),
+        source=_info(kind, path, options, "", reference="tensorflow"),
     )
 
 

@@ -15,10 +15,12 @@ class LoadOptions:
         arch: ``timm/NAME``, ``torchvision/NAME``, ``deploykit/NAME`` or
             ``package.module:callable``; empty to take the checkpoint's own.
         arch_kwargs: Keyword arguments of the architecture's constructor.
-        key: Which entry of a checkpoint holds the weights; empty for the stated order of choice.
-        input_shape: NCHW; empty for the checkpoint's or architecture's own. In an ONNX file it
-            pins the dynamic axes.
-        trust_pickle: Whether a pickle that runs code may be loaded.
+        key: Which entry of a checkpoint holds the weights, or which signature of a SavedModel is
+            meant; empty for the stated order of choice.
+        input_shape: NCHW; empty for the checkpoint's or architecture's own. In an ONNX file, a
+            Keras model or a SavedModel it pins the dynamic axes.
+        trust_pickle: Whether a file that runs code may be loaded: a pickled module, or a Keras
+            model with layers that are not Keras' own.
     """
 
     arch: str = ""

@@ -1,0 +1,141 @@
+"""Keras models (.keras) and SavedModel folders: to ONNX by TensorFlow, in a process of its own.
+
+What the file would run is looked at before (`deploykit.sources.keras_archive`,
+`deploykit.sources.saved_model_scan`); the graph comes back as an .onnx file and goes through the
+same door as any other (`deploykit.sources.onnx_file`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploykit.errors import (
+    DeploykitError,
+    MissingDependencyError,
+    SourceError,
+    UnsupportedModelError,
+)
+from deploykit.graph.provenance import MODULE_KEY
+from deploykit.sources.keras_archive import check_keras_archive
+from deploykit.sources.options import LoadOptions
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+EXTRA = "tensorflow"
+_EXPORTER = "deploykit.sources.tensorflow_export"
+_QUOTED_LINES = 12
+_CALLS = ("StatefulPartitionedCall", "PartitionedCall")  # what a signature's nodes stand in
+_ERRORS: dict[str, type[DeploykitError]] = {
+    "SourceError": SourceError,
+    "UnsupportedModelError": UnsupportedModelError,
+}
+
+#: For a process that imports TensorFlow: on the CPU, with Keras on TensorFlow, without its
+#: progress messages, and names that do not depend on the order of sets.
+CHILD_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "KERAS_BACKEND": "tensorflow",
+    "PYTHONHASHSEED": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
+def read_tensorflow(path: Path, options: LoadOptions) -> ir.Model:
+    """Bring a .keras file or a SavedModel to ONNX.
+
+    Args:
+        path: The file or folder.
+        options: ``key``: a signature of a SavedModel; ``input_shape``: NCHW; ``trust_pickle``.
+
+    Returns:
+        As `deploykit.sources.onnx_file.read_onnx`: static shapes, inputs and outputs of rank 4 as
+        NCHW.
+
+    Raises:
+        SourceError: see `deploykit.sources.tensorflow_program.open_tensorflow`.
+        UnsupportedModelError: TensorFlow ops that have no ONNX form.
+        MissingDependencyError: the extra ``tensorflow`` is not installed.
+    """
+    from deploykit.sources.onnx_file import read_onnx
+    from deploykit.sources.tensorflow_export import ERROR, MODEL, REQUEST
+
+    check_tensorflow_source(path, options)
+    for package in ("tensorflow", "tf2onnx"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, needed_for=str(path), extra=EXTRA)
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as name:
+        folder = Path(name)
+        request = {"path": str(path), "options": options.to_dict()}
+        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+        _run_exporter(folder, path)
+        if (folder / ERROR).exists():
+            told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
+            raise _ERRORS[told["type"]](
+                told["found"], expected=told["expected"], advice=told["advice"]
+            )
+        model = read_onnx(folder / MODEL)
+    for node in model.graph:
+        _name_module(node)
+    return model
+
+
+def check_tensorflow_source(path: Path, options: LoadOptions) -> None:
+    """Refuse options that do not fit, and a .keras file that would run code.
+
+    Raises:
+        SourceError: see there.
+    """
+    if options.arch:
+        raise SourceError(
+            f"{path} is a TensorFlow model; it has its architecture in it",
+            advice="leave out --arch",
+        )
+    if path.is_dir():
+        return
+    if options.key:
+        raise SourceError(
+            f"{path} is a Keras model: it holds one network",
+            advice="leave out --key, which names a signature of a SavedModel",
+        )
+    if not options.trust_pickle:
+        check_keras_archive(path)
+
+
+def _run_exporter(folder: Path, path: Path) -> None:
+    # -P: the current folder may hold a file called like a package. It is imported from only where
+    # the user trusts the model.
+    search = [entry for entry in sys.path if entry]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", _EXPORTER, str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **CHILD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(search)},
+        check=False,
+    )
+    if done.returncode == 0:
+        return
+    lines = done.stderr.decode(errors="replace").splitlines()
+    quoted = "".join(f"\n    | {line}" for line in lines[-_QUOTED_LINES:])
+    ending = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
+    raise SourceError(
+        f"TensorFlow ended with {ending} while it brought {path} to ONNX{quoted}",
+        advice="export the model to ONNX where it was made, and give that file",
+    )
+
+
+def _name_module(node: ir.Node) -> None:
+    """TensorFlow names nodes by path: ``net/block_1/conv/Conv2D`` comes from net.block_1.conv."""
+    parts = (node.name or "").split("/")
+    while parts and parts[0].startswith(_CALLS):
+        parts = parts[1:]
+    if len(parts) > 1:
+        node.metadata_props.setdefault(MODULE_KEY, ".".join(parts[:-1]))
