@@ -44,7 +44,8 @@ class Case:
     program: tuple[str, ...] = ("-m", "deploykit")
 
 
-_ONNX_PEER = "3.2 s / 332 MB (direct flatbuffer); 1.8 s / 219 MB (pnnx, to ncnn)"
+_ONNX_PEER = "3.2 s / 332 MB (direct flatbuffer)"
+_NCNN_PEER = "1.8 s / 219 MB (pnnx)"
 _PT_PEER = "13.6 s / 778 MB"
 _INT8_PEER = "17.0 s / 870 MB"
 _QUIET = ("--quiet", "--no-verify")
@@ -63,6 +64,13 @@ CASES = (
                 1.0,
                 200,
                 _ONNX_PEER,
+            ),
+            Case(
+                f"{net} .onnx > ncnn fp32",
+                ("convert", f"{{{net}.onnx}}", "--to", "ncnn", "--fp32", *_QUIET),
+                1.0,
+                150,
+                _NCNN_PEER,
             ),
             Case(
                 f"{net} .pt > fp32",

@@ -1,7 +1,7 @@
 """The ten compact networks, the same in every environment.
 
-It needs torch, torchvision, timm and the folder of deploykit on PYTHONPATH, no more: a peer's
-environment has those and not what deploykit itself runs with.
+It needs torch, torchvision, timm, numpy and the folder of deploykit on PYTHONPATH, no more: the
+environment of a peer has those and not what deploykit itself runs with.
 """
 
 from __future__ import annotations
@@ -9,22 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploykit.zoo.full_size import NETWORKS
+
 if TYPE_CHECKING:
     import torch
 
 #: Name > architecture, as ``--arch`` takes it.
-NETS = {
-    "mobilenet_v1": "timm/mobilenetv1_100",
-    "mobilenet_v2": "torchvision/mobilenet_v2",
-    "mobilenet_v3_small": "torchvision/mobilenet_v3_small",
-    "mobilenet_v3_large": "torchvision/mobilenet_v3_large",
-    "shufflenet_v1": "deploykit/shufflenet_v1",
-    "shufflenet_v2": "torchvision/shufflenet_v2_x1_0",
-    "efficientnet_b0": "torchvision/efficientnet_b0",
-    "efficientnet_lite0": "timm/efficientnet_lite0",
-    "ghostnet": "timm/ghostnet_100",
-    "mnasnet": "torchvision/mnasnet1_0",
-}
+NETS = NETWORKS
 
 
 def build_net(name: str) -> torch.nn.Module:

@@ -1,4 +1,8 @@
-"""LiteRT in the runner's child process.
+"""LiteRT, and its older selves, in the runner's child process.
+
+The same interpreter comes in three packages, with one interface: ``ai_edge_litert`` (LiteRT),
+``tensorflow`` (TensorFlow Lite), and ``tflite_runtime`` (TensorFlow Lite by itself, until 2.14,
+which needs numpy < 2 and therefore an environment of its own).
 
 Kernel sets:
 
@@ -9,8 +13,12 @@ Kernel sets:
 
 from __future__ import annotations
 
+import os
+import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -28,54 +36,112 @@ _KERNELS = {
 _DELEGATE = "DELEGATE"
 
 
+@dataclass(frozen=True)
+class _Package:
+    """Where an interpreter is.
+
+    Attributes:
+        module: Has ``Interpreter`` and ``OpResolverType``.
+        runtime: What it calls itself.
+        distribution: What pip calls it.
+    """
+
+    module: str
+    runtime: str
+    distribution: str
+
+
+_PACKAGES = {
+    "ai_edge_litert": _Package("ai_edge_litert.interpreter", "LiteRT", "ai-edge-litert"),
+    # pip knows it by several names (tensorflow, tensorflow-cpu): it tells its version itself.
+    "tensorflow": _Package("tensorflow.lite.python.interpreter", "TensorFlow Lite", ""),
+    "tflite_runtime": _Package("tflite_runtime.interpreter", "tflite-runtime", "tflite-runtime"),
+}
+
+# What every version of the runtime says of an operator that it does not have.
+_MISSING_VERSION = re.compile(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'")
+_MISSING_OP = re.compile(r"Op builtin_code out of range: (\d+)")
+
+
 class LiteRtBackend(Backend):
-    """One .tflite file in a LiteRT interpreter.
+    """One .tflite file in an interpreter.
 
     Args:
         path: The file.
         options: ``kernels``: one of the module's kernel sets, ``xnnpack`` by default;
-            ``threads``: 1 by default.
+            ``threads``: 1 by default; ``package``: the one that has the interpreter,
+            ``ai_edge_litert`` by default.
 
     Raises:
-        RunnerError: an unknown kernel set, or the runtime's own words.
+        RunnerError: an unknown kernel set or package, an operator that the runtime lacks, or the
+            runtime's own words.
     """
 
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         kernels = str(options.get("kernels", "xnnpack"))
         if kernels not in _KERNELS:
             raise RunnerError(f"kernel set {kernels!r}", expected=f"one of {', '.join(_KERNELS)}")
+        package = str(options.get("package", "ai_edge_litert"))
+        if package not in _PACKAGES:
+            raise RunnerError(f"package {package!r}", expected=f"one of {', '.join(_PACKAGES)}")
         self._path = path
+        self._package = package
         self._kernels = kernels
         self._threads = int(options.get("threads", 1))
         self._interpreter = self._open(preserve=False)
         self._preserving: Any = None
 
     def _open(self, *, preserve: bool) -> Any:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
+        # TensorFlow's messages about itself; nothing is left of what matters.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        module = import_module(_PACKAGES[self._package].module)
+        resolver = module.OpResolverType[_KERNELS[self._kernels][0]]
         with warnings.catch_warnings():
             # It says that keeping all tensors takes memory, which is what run_all is for.
             warnings.simplefilter("ignore", UserWarning)
             try:
-                interpreter = Interpreter(
+                interpreter = module.Interpreter(
                     model_path=self._path,
                     num_threads=self._threads,
-                    experimental_op_resolver_type=OpResolverType[_KERNELS[self._kernels][0]],
+                    experimental_op_resolver_type=resolver,
                     experimental_preserve_all_tensors=preserve,
                 )
                 interpreter.allocate_tensors()
             except (RuntimeError, ValueError) as error:
-                raise RunnerError(f"LiteRT refuses {self._path}: {error}") from error
+                raise self._refusal(str(error)) from error
         return interpreter
+
+    def _refusal(self, words: str) -> RunnerError:
+        runtime = f"{_PACKAGES[self._package].runtime} {self._version()}"
+        if missing := _MISSING_VERSION.search(words):
+            return RunnerError(
+                f"{runtime} lacks {missing[1]} version {missing[2]}, which {self._path} asks for",
+                advice="a newer runtime has it (deploykit inspect FILE says which); or another "
+                "precision",
+            )
+        if missing := _MISSING_OP.search(words):
+            return RunnerError(
+                f"{runtime} lacks the operator with the code {missing[1]}, which {self._path} "
+                "asks for",
+                advice="a newer runtime has it (deploykit inspect FILE says which)",
+            )
+        return RunnerError(f"{runtime} refuses {self._path}: {words}")
+
+    def _version(self) -> str:
+        distribution = _PACKAGES[self._package].distribution
+        return version(distribution) if distribution else import_module(self._package).__version__
 
     def info(self) -> Mapping[str, Any]:
         """What `deploykit.runners.base.Backend.info` asks for; ``details`` has the partitions."""
+        details = count_delegated(self._interpreter)
+        # An old XNNPACK leaves a whole int8 file to the optimized kernels.
+        unused = self._kernels == "xnnpack" and not details["partitions"]
         return {
-            "runtime": "LiteRT",
-            "version": version("ai-edge-litert"),
-            "kernels": _KERNELS[self._kernels][1],
+            "runtime": _PACKAGES[self._package].runtime,
+            "version": self._version(),
+            "kernels": _KERNELS["builtin" if unused else self._kernels][1],
             "threads": self._threads,
-            "details": count_delegated(self._interpreter),
+            "details": details,
         }
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -98,19 +164,30 @@ class LiteRtBackend(Backend):
         """Run once and return every tensor that is computed, by name.
 
         A second interpreter keeps them all. XNNPACK then takes each operator by itself: the same
-        kernels, without what it fuses over operators.
+        kernels, without what it fuses over operators. Old runtimes let an operator write over what
+        it reads even so; what was written over is left out.
         """
         if self._preserving is None:
             self._preserving = self._open(preserve=True)
-        computed = {
-            int(index)
-            for op in self._preserving._get_ops_details()
-            if op["op_name"] != _DELEGATE
-            for index in op["outputs"]
-        }
-        computed |= {d["index"] for d in self._preserving.get_input_details()}
-        details = [d for d in self._preserving.get_tensor_details() if d["index"] in computed]
+        kept = kept_tensors(self._preserving)
+        details = [d for d in self._preserving.get_tensor_details() if d["index"] in kept]
         return _run(self._preserving, inputs, details)
+
+
+def kept_tensors(interpreter: Any) -> set[int]:
+    """Inputs and computed tensors that still hold their own values after a run.
+
+    Of tensors that share memory, the one that is computed last.
+    """
+    computed = [d["index"] for d in interpreter.get_input_details()]
+    for op in interpreter._get_ops_details():
+        if op["op_name"] != _DELEGATE:
+            computed += [int(index) for index in op["outputs"]]
+    owners = {}
+    for index in computed:
+        view = interpreter.tensor(index)()
+        owners[view.__array_interface__["data"][0]] = index
+    return set(owners.values())
 
 
 def count_delegated(interpreter: Any) -> dict[str, int]:

@@ -11,7 +11,8 @@ from deploykit.errors import RunnerError
 from deploykit.model import Precision
 from deploykit.runners.base import RunnerSpec
 from deploykit.runners.process import open_runner
-from deploykit_tflite.backends import LiteRtBackend
+from deploykit_tflite import write_flatbuffer
+from deploykit_tflite.backends import LiteRtBackend, kept_tensors
 from deploykit_tflite.lowering_harness_test import (
     quantized,
     random_inputs,
@@ -98,10 +99,50 @@ def test_inputs_that_do_not_fit(path: str, inputs: dict, words: str) -> None:
 def test_unknown_kernels_and_damaged_files(path: str, tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="kernel set"):
         LiteRtBackend(path, {"kernels": "quantum"})
+    with pytest.raises(RunnerError, match="package 'torch'"):
+        LiteRtBackend(path, {"package": "torch"})
     bad = tmp_path / "bad.tflite"
     bad.write_bytes(b"\x1c\0\0\0TFL3" + bytes(100))
     with pytest.raises(RunnerError, match="refuses"):
         LiteRtBackend(str(bad), {})
+
+
+def test_an_operator_version_that_the_runtime_lacks_is_named(
+    model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_flatbuffer, "op_version", lambda _op, _tensors: 99)
+    monkeypatch.setattr(write_flatbuffer, "runtime_of", lambda _code, _version: "9.9.0")
+    file = tmp_path / "new.tflite"
+    file.write_bytes(write(model).artifact.data)
+    with pytest.raises(RunnerError, match=r"LiteRT [\d.]+ lacks CONV_2D version 99, which .*new"):
+        LiteRtBackend(str(file), {})
+
+
+def test_where_xnnpack_takes_nothing_other_kernels_are_named(tmp_path: Path) -> None:
+    indices = {"I": np.array([2, 0], np.int64)}
+    stage = stage_of("y = Gather<axis=1>(x, I)", "float[1,3,2,2] x", "y", indices)
+    file = tmp_path / "gather.tflite"
+    file.write_bytes(write(stage).artifact.data)
+    info = LiteRtBackend(str(file), {}).info()
+    assert (info["kernels"], info["details"]["partitions"]) == ("builtin", 0)
+
+
+def test_a_tensor_that_is_written_over_is_not_given() -> None:
+    memory = [np.zeros(4, np.float32) for _ in range(3)]
+    places = {0: memory[0], 1: memory[1], 2: memory[1], 3: memory[2]}  # 2 is computed in 1's place
+
+    class Interpreter:
+        def get_input_details(self) -> list[dict]:
+            return [{"index": 0}]
+
+        def _get_ops_details(self) -> list[dict]:
+            ops = [("CONV_2D", 1), ("ADD", 2), ("CONV_2D", 3), ("DELEGATE", 7)]
+            return [{"op_name": name, "outputs": [t]} for name, t in ops]
+
+        def tensor(self, index: int):
+            return lambda: places[index]
+
+    assert kept_tensors(Interpreter()) == {0, 2, 3}
 
 
 @pytest.mark.parametrize("name", ["litert", "litert-reference"])

@@ -6,18 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value
 from deploykit.graph.ops import DOMAIN
+from deploykit.graph.reading import read_float, read_int, read_string
 from deploykit.tensors import QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import (
-    FormError,
-    constant_array,
-    float_field,
-    input_value,
-    int_field,
-    text_field,
-)
 from deploykit_tflite.plan_fusions import clamp_bounds
 from deploykit_tflite.tflite_graph import ACTIVATION_NONE, ACTIVATION_RELU6
 
@@ -45,7 +39,7 @@ def lower_clamp(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("LeakyRelu")
 def lower_leaky_relu(node: ir.Node, context: LoweringContext) -> None:
     """LEAKY_RELU."""
-    alpha = float_field(node, "alpha", 0.01)
+    alpha = read_float(node, "alpha", 0.01)
     context.emit(
         "LEAKY_RELU",
         (context.input(node),),
@@ -58,8 +52,8 @@ def lower_leaky_relu(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("PRelu")
 def lower_prelu(node: ir.Node, context: LoweringContext) -> None:
     """PRELU; the slope stands on the last axis, where the channels are."""
-    value = input_value(node, 1)
-    slope = constant_array(value)
+    value = needed_value(node, 1)
+    slope = constant_of(value)
     if slope is None:
         raise FormError("its slope is computed", "the slope must be a constant")
     rank = len(context.output_shape(node))
@@ -79,7 +73,7 @@ def lower_elu(node: ir.Node, context: LoweringContext) -> None:
     The format's ELU has alpha 1 only, and the reference kernels lack it: a file with it could not
     be verified against them.
     """
-    alpha = float_field(node, "alpha", 1.0)
+    alpha = read_float(node, "alpha", 1.0)
     source = context.input(node)
     negative, curve, lowered, scaled, positive = (
         context.like(source, name) for name in ("negative", "exp", "expm1", "scaled", "positive")
@@ -115,7 +109,7 @@ def lower_tanh(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("Gelu")
 def lower_gelu(node: ir.Node, context: LoweringContext) -> None:
     """GELU."""
-    approximate = text_field(node, "approximate", "none") == "tanh"
+    approximate = read_string(node, "approximate", "none") == "tanh"
     context.emit(
         "GELU",
         (context.input(node),),
@@ -138,7 +132,7 @@ def lower_hard_sigmoid(node: ir.Node, context: LoweringContext) -> None:
     RELU_0_TO_1 would be shorter, and no delegate takes it. Where the producer is a convolution,
     `RewriteHardSigmoid` has folded the inner part into it before this is reached.
     """
-    alpha, beta = (float_field(node, "alpha", 0.2), float_field(node, "beta", 0.5))
+    alpha, beta = (read_float(node, "alpha", 0.2), read_float(node, "beta", 0.5))
     source = context.input(node)
 
     def constant(number: float) -> int:
@@ -179,7 +173,7 @@ def lower_silu(node: ir.Node, context: LoweringContext) -> None:
 def lower_softmax(node: ir.Node, context: LoweringContext) -> None:
     """SOFTMAX, which runs over the last axis."""
     shape = context.shape(node)
-    axis = int_field(node, "axis", -1) % len(shape)
+    axis = read_int(node, "axis", -1) % len(shape)
     order = layout.held_order(len(shape))
     source = context.input(node)
     if order[-1] != axis:

@@ -18,17 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError, is_constant, needed_value, shape_of
+from deploykit.graph.reading import input_at, read_int, read_ints
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import (
-    FormError,
-    input_value,
-    int_field,
-    ints_field,
-    is_constant,
-    optional_value,
-    static_shape,
-)
 from deploykit_tflite.store_weights import Hybrid, add_bias, add_weights
 from deploykit_tflite.tflite_graph import ACTIVATION_NONE, PADDING_SAME, PADDING_VALID
 
@@ -104,7 +97,7 @@ class _Window:
 def _weight_shape(value: ir.Value) -> tuple[int, ...]:
     if not is_constant(value):
         raise FormError(f"its weights '{value.name}' are computed", "weights must be constants")
-    return static_shape(value)
+    return shape_of(value)
 
 
 def _window(node: ir.Node, weight_shape: Sequence[int]) -> _Window:
@@ -114,12 +107,12 @@ def _window(node: ir.Node, weight_shape: Sequence[int]) -> _Window:
         )
     if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", ""):
         raise FormError("auto_pad", "it is not in canonical form")
-    dilations = ints_field(node, "dilations", (1, 1))
+    dilations = read_ints(node, "dilations", (1, 1))
     height, width = (dilations[i] * (weight_shape[2 + i] - 1) + 1 for i in (0, 1))
     return _Window(
-        ints_field(node, "strides", (1, 1)),
+        read_ints(node, "strides", (1, 1)),
         dilations,
-        ints_field(node, "pads", (0, 0, 0, 0)),
+        read_ints(node, "pads", (0, 0, 0, 0)),
         (height, width),
     )
 
@@ -127,13 +120,13 @@ def _window(node: ir.Node, weight_shape: Sequence[int]) -> _Window:
 @TABLE.register("Conv")
 def lower_conv(node: ir.Node, context: LoweringContext) -> None:
     """CONV_2D or DEPTHWISE_CONV_2D, activation fused."""
-    weights_value = input_value(node, 1)
+    weights_value = needed_value(node, 1)
     weights = _weight_shape(weights_value)
     window = _window(node, weights)
     (_, channels, *size), (_, _, *output) = context.shape(node), context.output_shape(node)
     padding = choose_padding(size, output, window.extent, window.strides, window.pads)
     source = pad_picture(context, context.input(node), padding.explicit)
-    group = int_field(node, "group", 1)
+    group = read_int(node, "group", 1)
     fields = {
         "padding": padding.rule,
         "strideH": window.strides[0],
@@ -142,7 +135,7 @@ def lower_conv(node: ir.Node, context: LoweringContext) -> None:
         "dilationWFactor": window.dilations[1],
         "fusedActivationFunction": context.activation(node),
     }
-    bias = add_bias(context, node, optional_value(node, 2), weights[0])
+    bias = add_bias(context, node, input_at(node, 2), weights[0])
     if group == channels and group > 1:
         # Delegates have no hybrid depthwise kernel, and its weights are few: they stay float.
         kernel = add_weights(
@@ -171,10 +164,10 @@ def lower_conv_transpose(node: ir.Node, context: LoweringContext) -> None:
 
     Where the pads follow the SAME rule of the transposed convolution nothing is cropped.
     """
-    weights_value = input_value(node, 1)
-    if int_field(node, "group", 1) != 1:
+    weights_value = needed_value(node, 1)
+    if read_int(node, "group", 1) != 1:
         raise FormError(
-            f"a transposed convolution in {int_field(node, 'group', 1)} groups",
+            f"a transposed convolution in {read_int(node, 'group', 1)} groups",
             "use group 1, or a resize and a convolution",
         )
     window = _window(node, _weight_shape(weights_value))
@@ -191,7 +184,7 @@ def lower_conv_transpose(node: ir.Node, context: LoweringContext) -> None:
     kernel = add_weights(
         context, weights_value, layout.OHWI_FROM_IOHW, channel_axis=0, hybrid=Hybrid.NONE
     )
-    bias = add_bias(context, node, optional_value(node, 2), channels)
+    bias = add_bias(context, node, input_at(node, 2), channels)
     target = context.output(node, clamps=False)
     if not (same and any(window.pads)) and not whole:
         written = [max(full[i], window.pads[i] + output[i]) for i in (0, 1)]

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError, is_constant, needed_value, scalar_of
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import (
-    FormError,
-    input_value,
-    is_constant,
-    scalar_constant,
-)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,7 +34,7 @@ def broadcast_operand(
     The rule aligns the last axes. Where the output is held NHWC, so must be every operand: a
     constant is rearranged when it is written, a computed value of lower rank is reshaped.
     """
-    value = input_value(node, index)
+    value = needed_value(node, index)
     if is_constant(value):
         return context.constant(value, _aligned(rank), params=params)
     shape = context.shape(node, index)
@@ -99,7 +94,7 @@ def lower_extremum(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("Pow")
 def lower_pow(node: ir.Node, context: LoweringContext) -> None:
     """SQRT and RSQRT where they do; otherwise POW."""
-    exponent = scalar_constant(input_value(node, 1))
+    exponent = scalar_of(needed_value(node, 1))
     if exponent in (0.5, -0.5):
         code = "SQRT" if exponent == 0.5 else "RSQRT"
         context.emit(code, (context.input(node),), (context.output(node),))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deploykit.errors import UnsupportedModelError, UnsupportedOp, UnsupportedOpsError
+from deploykit.graph.node_fields import FormError, shape_of
 from deploykit.graph.provenance import module_path
 from deploykit.model import Precision
 from deploykit.tensors import Array, Layout, QuantParams
@@ -24,7 +25,6 @@ from deploykit_tflite import (  # noqa: F401
     lower_shuffle,
 )
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import FormError, static_shape
 from deploykit_tflite.options import WriteOptions
 from deploykit_tflite.plan_fusions import plan_fusions
 from deploykit_tflite.tflite_graph import TfliteGraph
@@ -98,7 +98,7 @@ def lower_graph(stage: StageGraph, precision: Precision, options: WriteOptions) 
     values = {name: t for name, t in context.tensors.items() if name not in context.unlike}
     _add_outputs(stage, context, options)
     ranks = {
-        v.name or "": len(static_shape(v))
+        v.name or "": len(shape_of(v))
         for v in [*stage.model.graph.inputs, *(o for n in nodes for o in n.outputs)]
         if (v.name or "") in values
     }
@@ -112,7 +112,7 @@ def _stand_in(node: ir.Node, context: LoweringContext) -> None:
         if (value.name or "") in context.tensors or value.shape is None:
             continue
         if value.shape.is_static():
-            shape = layout.held_shape(static_shape(value))
+            shape = layout.held_shape(shape_of(value))
             context.bind(value, context.new(value.name or "", shape))
 
 
@@ -120,7 +120,7 @@ def _add_inputs(stage: StageGraph, context: LoweringContext, options: WriteOptio
     graph = context.graph
     for value in stage.model.graph.inputs:
         name = value.name or "input"
-        shape = static_shape(value)
+        shape = shape_of(value)
         if value.dtype is not None and value.dtype.name != "FLOAT":
             raise UnsupportedModelError(
                 f"the input '{name}' has dtype {value.dtype.name.lower()}",

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError, is_constant, needed_value
+from deploykit.graph.reading import input_at, read_float, read_int
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import (
-    FormError,
-    float_field,
-    input_value,
-    int_field,
-    is_constant,
-    optional_value,
-)
 from deploykit_tflite.store_weights import Hybrid, add_bias, add_weights
 
 if TYPE_CHECKING:
@@ -24,16 +18,16 @@ if TYPE_CHECKING:
 def lower_gemm(node: ir.Node, context: LoweringContext) -> None:
     """FULLY_CONNECTED, activation fused."""
     canonical = (
-        float_field(node, "alpha", 1.0) == 1.0
-        and float_field(node, "beta", 1.0) == 1.0
-        and int_field(node, "transA", 0) == 0
+        read_float(node, "alpha", 1.0) == 1.0
+        and read_float(node, "beta", 1.0) == 1.0
+        and read_int(node, "transA", 0) == 0
     )
-    weights_value = input_value(node, 1)
+    weights_value = needed_value(node, 1)
     if not canonical or not is_constant(weights_value):
         raise FormError("a Gemm with alpha, beta, transA or computed weights", "canonicalize it")
-    transposed = int_field(node, "transB", 0) == 1
+    transposed = read_int(node, "transB", 0) == 1
     order = (0, 1) if transposed else layout.swap_last_two(2)
-    producer = input_value(node, 0).producer()
+    producer = needed_value(node, 0).producer()
     flattened = producer is not None and producer in context.plan.kept_nhwc
     kernel = add_weights(
         context,
@@ -44,7 +38,7 @@ def lower_gemm(node: ir.Node, context: LoweringContext) -> None:
         columns_of=context.shape(producer) if producer is not None and flattened else None,
     )
     units = context.shape(node, 1)[0 if transposed else 1]
-    bias = add_bias(context, node, optional_value(node, 2), units)
+    bias = add_bias(context, node, input_at(node, 2), units)
     context.emit(
         "FULLY_CONNECTED",
         (context.input(node), kernel, bias),
@@ -58,7 +52,7 @@ def lower_gemm(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("MatMul")
 def lower_matmul(node: ir.Node, context: LoweringContext) -> None:
     """FULLY_CONNECTED by a constant matrix; BATCH_MATMUL otherwise."""
-    if is_constant(input_value(node, 1)) and len(context.shape(node, 1)) == 2:
+    if is_constant(needed_value(node, 1)) and len(context.shape(node, 1)) == 2:
         _lower_constant_matmul(node, context)
         return
     if len(context.shape(node)) < 2 or len(context.shape(node, 1)) < 2:
@@ -81,7 +75,7 @@ def _lower_constant_matmul(node: ir.Node, context: LoweringContext) -> None:
     rank = len(context.output_shape(node))
     kernel = add_weights(
         context,
-        input_value(node, 1),
+        needed_value(node, 1),
         layout.swap_last_two(2),
         channel_axis=0,
         hybrid=Hybrid.PER_TENSOR,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of
+from deploykit.graph.reading import read_int, read_string
 from deploykit.tensors import Array
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import FormError, constant_array, int_field, text_field
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,17 +27,17 @@ _FLAGS: tuple[_Flags, ...] = ((False, False), (False, True), (True, False))
 def lower_resize(node: ir.Node, context: LoweringContext) -> None:
     """RESIZE_BILINEAR or RESIZE_NEAREST_NEIGHBOR."""
     shape, output = context.shape(node), context.output_shape(node)
-    mode = text_field(node, "mode", "nearest")
+    mode = read_string(node, "mode", "nearest")
     if len(shape) != 4 or shape[:2] != output[:2] or mode not in ("nearest", "linear"):
         raise FormError(
             f"mode {mode} from {shape} to {output}",
             "resize height and width only, by nearest or bilinear",
         )
-    if int_field(node, "antialias", 0):
+    if read_int(node, "antialias", 0):
         raise FormError("an antialiased resize", "resize without antialias")
     flags = _matching_flags(node, mode, shape[2:], output[2:])
     if flags is None:
-        rule = text_field(node, "coordinate_transformation_mode", "half_pixel")
+        rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
         raise FormError(
             f"{mode} with coordinate rule '{rule}' from {shape[2:]} to {output[2:]}: "
             "no flags of the format sample the same points",
@@ -69,10 +70,10 @@ def _matching_flags(
 
 def _onnx_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -> Array:
     """Coordinates in the input that the outputs along one axis sample (ONNX operator Resize)."""
-    rule = text_field(node, "coordinate_transformation_mode", "half_pixel")
+    rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
     x = np.arange(output, dtype=np.float64)
     scale = output / size
-    scales = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     if scales is not None and scales.size:
         scale = float(scales.reshape(-1)[2 + axis])
     if rule == "half_pixel" or (rule == "pytorch_half_pixel" and output > 1):
@@ -87,7 +88,7 @@ def _onnx_points(node: ir.Node, mode: str, size: int, output: int, axis: int) ->
         raise FormError(f"coordinate rule '{rule}'", "use half_pixel or align_corners")
     if mode == "linear":
         return points.clip(0, size - 1)
-    rounding = text_field(node, "nearest_mode", "round_prefer_floor")
+    rounding = read_string(node, "nearest_mode", "round_prefer_floor")
     rounded = {
         "round_prefer_floor": np.ceil(points - 0.5),
         "round_prefer_ceil": np.floor(points + 0.5),

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import (
+    FormError,
+    constant_ints,
+    constant_of,
+    needed_int,
+    needed_value,
+    scalar_of,
+)
+from deploykit.graph.reading import input_at, read_int, read_ints, read_string
 from deploykit_tflite import layout
 from deploykit_tflite.lower_elementwise import broadcast_operand
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import (
-    FormError,
-    constant_array,
-    constant_ints,
-    input_value,
-    int_field,
-    ints_field,
-    optional_value,
-    scalar_constant,
-    text_field,
-)
 from deploykit_tflite.tflite_graph import ACTIVATION_NONE
 
 if TYPE_CHECKING:
@@ -77,7 +75,7 @@ def lower_transpose(node: ir.Node, context: LoweringContext) -> None:
     """TRANSPOSE of what is held; nothing at all where the file holds it that way already."""
     source = context.input(node)
     rank = len(context.shape(node))
-    perm = ints_field(node, "perm", tuple(reversed(range(rank))))
+    perm = read_ints(node, "perm", tuple(reversed(range(rank))))
     held = layout.held_order(rank)
     # Output axis a is input axis perm[a]; both stand in held order.
     permutation = tuple(held.index(perm[axis]) for axis in held)
@@ -92,7 +90,7 @@ def lower_transpose(node: ir.Node, context: LoweringContext) -> None:
 def lower_concat(node: ir.Node, context: LoweringContext) -> None:
     """CONCATENATION; in int8 every operand in the output's scale."""
     rank = len(context.output_shape(node))
-    axis = layout.held_axis(int_field(node, "axis") % rank, rank)
+    axis = layout.held_axis(needed_int(node, "axis") % rank, rank)
     params = context.output_params(node)
     operands = [context.input(node, i, params=params) for i in range(len(node.inputs))]
     emit_concat(context, operands, context.output(node), axis)
@@ -130,7 +128,7 @@ def emit_concat(context: LoweringContext, operands: Sequence[int], target: int, 
 def lower_split(node: ir.Node, context: LoweringContext) -> None:
     """SPLIT into equal parts, otherwise a SLICE for each part that is read."""
     rank = len(context.shape(node))
-    axis = layout.held_axis(int_field(node, "axis", 0) % rank, rank)
+    axis = layout.held_axis(read_int(node, "axis", 0) % rank, rank)
     source = context.input(node)
     params = context.graph.tensors[source].quantization
     lengths = [
@@ -202,9 +200,9 @@ def lower_slice(node: ir.Node, context: LoweringContext) -> None:
 def lower_pad(node: ir.Node, context: LoweringContext) -> None:
     """PAD with zeros, PADV2 with another value, MIRROR_PAD to reflect, GATHER to repeat edges."""
     rank = len(context.shape(node))
-    mode = text_field(node, "mode", "constant")
+    mode = read_string(node, "mode", "constant")
     pads = constant_ints(node, 1)
-    if pads is None or len(pads) != 2 * rank or optional_value(node, 3) is not None:
+    if pads is None or len(pads) != 2 * rank or input_at(node, 3) is not None:
         raise FormError("pads that do not name every axis", "it is not in canonical form")
     rows = [(pads[axis], pads[rank + axis]) for axis in layout.held_order(rank)]
     if min(pads) < 0:
@@ -219,8 +217,8 @@ def lower_pad(node: ir.Node, context: LoweringContext) -> None:
     if mode == "reflect":
         context.emit("MIRROR_PAD", (source, operand), (target,), "MirrorPadOptions", mode=0)
         return
-    fill_value = optional_value(node, 2)
-    fill = 0.0 if fill_value is None else scalar_constant(fill_value)
+    fill_value = input_at(node, 2)
+    fill = 0.0 if fill_value is None else scalar_of(fill_value)
     if fill is None:
         raise FormError("a fill value that is computed", "it must be a constant")
     if fill == 0.0:
@@ -266,12 +264,12 @@ def _emit_gather(
 @TABLE.register("Gather")
 def lower_gather(node: ir.Node, context: LoweringContext) -> None:
     """SLICE where the indices are a run, STRIDED_SLICE's work left to GATHER otherwise."""
-    indices = constant_array(input_value(node, 1))
-    if indices is None or constant_array(input_value(node, 0)) is not None:
+    indices = constant_of(needed_value(node, 1))
+    if indices is None or constant_of(needed_value(node, 0)) is not None:
         raise FormError("computed indices, or a table of constants", "indices must be constants")
     shape = context.shape(node)
     rank = len(shape)
-    axis = int_field(node, "axis", 0) % rank
+    axis = read_int(node, "axis", 0) % rank
     flat = [int(i) % shape[axis] for i in indices.reshape(-1)]
     order: tuple[int, ...] | None
     if indices.ndim == 1:

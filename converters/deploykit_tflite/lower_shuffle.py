@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError, needed_int
 from deploykit.graph.ops import DOMAIN
 from deploykit_tflite import layout
 from deploykit_tflite.lower_shape import emit_concat, emit_split
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.node_fields import FormError, int_field
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,7 +25,7 @@ def lower_channel_shuffle(node: ir.Node, context: LoweringContext) -> None:
     source = context.input(node)
     params = context.graph.tensors[source].quantization
     target = context.output(node, params=params)
-    _emit_shuffle(context, source, target, int_field(node, "groups"))
+    _emit_shuffle(context, source, target, needed_int(node, "groups"))
 
 
 @TABLE.register("ConcatShuffleSplit", domain=DOMAIN)
@@ -38,7 +38,7 @@ def lower_concat_shuffle_split(node: ir.Node, context: LoweringContext) -> None:
     joined = context.like(operands[0], "joined", (n, h, w, channels))
     emit_concat(context, operands, joined, axis=3)
     shuffled = context.like(joined, "shuffled")
-    _emit_shuffle(context, joined, shuffled, int_field(node, "groups"))
+    _emit_shuffle(context, joined, shuffled, needed_int(node, "groups"))
     targets = [context.output(node, i, params=params) for i in range(len(node.outputs))]
     emit_split(context, shuffled, targets, axis=3)
 

@@ -13,17 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, is_constant, needed_value, shape_of
 from deploykit.lowering import LoweringTable
 from deploykit.model import Precision
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
-from deploykit_tflite.node_fields import (
-    FormError,
-    constant_array,
-    input_value,
-    is_constant,
-    static_shape,
-)
 from deploykit_tflite.plan_fusions import Bounds, FusionPlan, activation_of
 from deploykit_tflite.tflite_graph import (
     ACTIVATION_NAMES,
@@ -108,15 +102,15 @@ class LoweringContext:
 
     def shape(self, node: ir.Node, index: int = 0) -> tuple[int, ...]:
         """The shape of an operand in ONNX's order of axes."""
-        return static_shape(input_value(node, index))
+        return shape_of(needed_value(node, index))
 
     def output_shape(self, node: ir.Node, index: int = 0) -> tuple[int, ...]:
         """The shape of an output in ONNX's order of axes."""
-        return static_shape(node.outputs[index])
+        return shape_of(node.outputs[index])
 
     def input_params(self, node: ir.Node, index: int = 0) -> QuantParams | None:
         """The quantization of an operand of an integer node; None in a float one."""
-        value = input_value(node, index)
+        value = needed_value(node, index)
         return self.params.get(value.name or "") if self.integer else None
 
     def output_params(self, node: ir.Node, index: int = 0) -> QuantParams | None:
@@ -132,9 +126,9 @@ class LoweringContext:
             index: Which input of it.
             params: The scale that its operator needs it in; by default its own.
         """
-        value = input_value(node, index)
+        value = needed_value(node, index)
         if is_constant(value):
-            order = layout.held_order(len(static_shape(value)))
+            order = layout.held_order(len(shape_of(value)))
             return self.constant(value, lambda a: a.transpose(order), params=params)
         tensor = self.tensors[value.name or ""]
         held = self.graph.tensors[tensor].quantization
@@ -146,10 +140,10 @@ class LoweringContext:
 
     def input_in_onnx_order(self, node: ir.Node, index: int = 0) -> int:
         """The tensor of an operand with its axes in ONNX's order."""
-        value = input_value(node, index)
+        value = needed_value(node, index)
         if is_constant(value):
             return self.constant(value, lambda a: a)
-        rank = len(static_shape(value))
+        rank = len(shape_of(value))
         return self.transposed(self.input(node, index), layout.inverted(layout.held_order(rank)))
 
     def constant(
@@ -172,7 +166,7 @@ class LoweringContext:
             own = self.params.get(name)
             if own is not None and params in (None, own) and not own.per_channel:
                 return self.graph.add_constant(name, arranged(self.integers[name]), own)
-        reals = constant_array(value)
+        reals = constant_of(value)
         if reals is None:
             raise FormError(f"'{name}' is computed, not constant")
         array = arranged(reals).astype(np.float32, copy=False)
@@ -217,7 +211,7 @@ class LoweringContext:
                 an operator behind it.
         """
         value = self.final_value(node, index)
-        shape = static_shape(value)
+        shape = shape_of(value)
         declared = self.params.get(value.name or "")
         target = self.new(value.name or "", layout.held_shape(shape), declared)
         self.bind(value, target)

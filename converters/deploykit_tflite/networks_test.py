@@ -181,7 +181,7 @@ def snr_db(expected: np.ndarray, found: np.ndarray) -> float:
 def test_fp32(family) -> None:
     written = assert_float_parity(family(), tolerance=5e-6)
     assert written.is_one_partition
-    assert all(op != "TRANSPOSE" for op in written.ops) or "shufflenet" in family.__name__
+    assert "TRANSPOSE" not in written.ops
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -204,6 +204,7 @@ def test_int8(family) -> None:
     stage = quantized(model, inputs)
     written = write(stage, Precision.INT8)
     assert written.is_one_partition
+    assert "TRANSPOSE" not in written.ops
     assert {s.dtype for s in written.artifact.value_specs.values()} == {"int8"}
     wanted = run_onnxruntime(stage, inputs)["logits"]
     params = written.artifact.outputs[0].quantization
@@ -234,7 +235,8 @@ def test_every_named_value_is_the_value_of_that_name(family) -> None:
     inputs = random_inputs(model)
     values = all_values(write(model), inputs)
     expected = run_onnxruntime(model, inputs, everything=True) | inputs
-    assert len(values) >= 10
+    # In ShuffleNetV1's unit the groups are apart: what they are parts of is in no tensor.
+    assert len(values) >= (7 if family is shufflenet_v1 else 10)
     for name, found in values.items():
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(found / scale, expected[name] / scale, atol=5e-6, err_msg=name)

@@ -16,12 +16,14 @@ OPTIONS = (
         ("auto", "float32", "uint8", "int8"),
         "auto",
         "element type of inputs and outputs; auto: int8 in an int8 file",
+        flag="--io",
     ),
     TargetOption(
         "input_layout",
         ("NHWC", "NCHW"),
         "NHWC",
         "layout of picture inputs; NCHW costs a TRANSPOSE at each",
+        flag="--input-layout",
     ),
 )
 

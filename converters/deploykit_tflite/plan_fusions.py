@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import scalar_of, shape_of
 from deploykit.tensors import QuantParams
 from deploykit_tflite import layout
-from deploykit_tflite.node_fields import scalar_constant, static_shape
 from deploykit_tflite.tflite_graph import (
     ACTIVATION_NONE,
     ACTIVATION_RELU,
@@ -69,7 +69,7 @@ def clamp_bounds(node: ir.Node) -> Bounds | None:
     for i in (0, 1):
         value = node.inputs[i + 1] if len(node.inputs) > i + 1 else None
         if value is not None:
-            constant = scalar_constant(value)
+            constant = scalar_of(value)
             if constant is None:
                 return None
             bounds[i] = constant
@@ -145,9 +145,9 @@ def _flattens_for_linear_layers(node: ir.Node) -> bool:
         return False
     if not all(u.node.op_type == "Gemm" and not u.node.domain and u.idx == 0 for u in uses):
         return False
-    shape = static_shape(node.inputs[0])
+    shape = shape_of(node.inputs[0])
     return (
         len(shape) == layout.HELD_RANK
-        and static_shape(output) == (shape[0], shape[1] * shape[2] * shape[3])
+        and shape_of(output) == (shape[0], shape[1] * shape[2] * shape[3])
         and layout.moves_data(shape, layout.NHWC_FROM_NCHW)
     )

@@ -67,7 +67,7 @@ FIXED_OUTPUTS = {
     "Tanh": FixedParams(1 / 128, 0),
 }
 
-_MOVEMENT = (HoistActivations(), AbsorbChannelPermutations(), RewriteMaxPool(), RewriteFlatten())
+_MOVEMENT = (AbsorbChannelPermutations(), RewriteMaxPool(), RewriteFlatten())
 
 STATIC_INT8 = Policy(
     recipe=Recipe.parse("static_wi8_ai8"),
@@ -76,6 +76,7 @@ STATIC_INT8 = Policy(
     joined_scale_ops=JOINED_SCALE_OPS,
     fixed_outputs=FIXED_OUTPUTS,
     rewrites=(
+        HoistActivations(),
         *_MOVEMENT,
         RewriteHardSigmoid(form="saturation"),
         RewriteHardSwish(),
@@ -85,6 +86,7 @@ STATIC_INT8 = Policy(
 
 #: What is rewritten before a float stage is written.
 FLOAT_REWRITES: tuple[Pass, ...] = (
+    HoistActivations(),
     SplitGroupedConvolutions(),
     *_MOVEMENT,
     RewriteHardSigmoid(form="relu6"),

@@ -11,7 +11,9 @@ Form ``saturation``, for int8:
 
 Form ``relu6``, for float, where a clip to 0..1 costs a partition and one to 0..6 is free:
 
-3.  The producer is as in 1: 6 * alpha * W and 6 * (alpha * b + beta), Clip to 0..6, Mul by 1/6.
+3.  The producer is as in 1: 6 * alpha * W and 6 * (alpha * b + beta), Clip to 0..6. The factor
+    1/6 is left to the weights of the layers that read it (`deploykit_tflite.absorb_factor`), which
+    is how every squeeze-and-excite ends; where others read it, it is a Mul.
 4.  Otherwise nothing: the lowering writes the same in ADD, RELU6 and MUL.
 """
 
@@ -23,14 +25,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor, set_inputs
+from deploykit.graph.node_fields import constant_of, needed_value, shape_of
+from deploykit.graph.reading import read_float, read_int
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit_tflite.node_fields import (
-    constant_array,
-    float_field,
-    input_value,
-    int_field,
-    static_shape,
-)
+from deploykit_tflite.absorb_factor import find_factor_readers, leave_factor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -69,16 +67,16 @@ class RewriteHardSigmoid(Pass):
         factor = top * alpha
         if abs(factor - 1) < 1e-6:
             factor = 1.0  # alpha is 1/6 in float32: do not round every weight for that
-        weights, bias = constant_array(producer.inputs[1]), None
+        weights, bias = constant_of(producer.inputs[1]), None
         assert weights is not None
         if len(producer.inputs) > 2:
-            bias = constant_array(producer.inputs[2])
-        transposed = producer.op_type == "Conv" or int_field(producer, "transB", 0) == 1
+            bias = constant_of(producer.inputs[2])
+        transposed = producer.op_type == "Conv" or read_int(producer, "transB", 0) == 1
         units = weights.shape[0 if transposed else 1]
         offset = np.zeros(units, np.float64) if bias is None else bias.astype(np.float64)
         y = node.outputs[0]
-        name, shape = y.name or "hard_sigmoid", static_shape(y)
-        kernel = input_value(producer, 1)
+        name, shape = y.name or "hard_sigmoid", shape_of(y)
+        kernel = needed_value(producer, 1)
         if factor != 1.0:
             scaled = (weights.astype(np.float64) * factor).astype(np.float32)
             kernel = editor.constant(f"{kernel.name}.scaled", scaled)
@@ -96,6 +94,12 @@ class RewriteHardSigmoid(Pass):
         result = editor.node(
             "Clip", [producer.outputs[0], *bounds], shape, like=node, name=f"{name}.clipped"
         )
+        readers = find_factor_readers(y)
+        if top != 1.0 and not readers.reason:
+            leave_factor(result, name, 1 / top, readers, editor)
+            y.replace_all_uses_with(result)
+            editor.remove_if_unread(node)
+            return
         if top != 1.0:
             inverse = editor.constant(f"{name}.inverse", np.asarray(1 / top, np.float32))
             result = editor.node("Mul", [result, inverse], shape, like=node, name=f"{name}.gate")
@@ -104,26 +108,26 @@ class RewriteHardSigmoid(Pass):
 
 
 def _coefficients(node: ir.Node) -> tuple[float, float]:
-    return float_field(node, "alpha", 0.2), float_field(node, "beta", 0.5)
+    return read_float(node, "alpha", 0.2), read_float(node, "beta", 0.5)
 
 
 def _linear_producer(node: ir.Node) -> tuple[ir.Node | None, str]:
-    x = input_value(node, 0)
+    x = needed_value(node, 0)
     producer = x.producer()
     if producer is None or producer.domain or producer.op_type not in _LINEAR:
         return None, "its input does not come from a Conv or Gemm"
     if x.is_graph_output() or len(x.uses()) != 1:
         return None, f"'{x.name}' has other readers"
     constants = [v for v in producer.inputs[1:] if v is not None]
-    if any(constant_array(v) is None for v in constants):
+    if any(constant_of(v) is None for v in constants):
         return None, "the weights or the bias before it are computed"
     return producer, ""
 
 
 def _write_out(editor: GraphEditor, node: ir.Node) -> None:
     alpha, beta = _coefficients(node)
-    x, y = input_value(node, 0), node.outputs[0]
-    name, shape = y.name or "hard_sigmoid", static_shape(y)
+    x, y = needed_value(node, 0), node.outputs[0]
+    name, shape = y.name or "hard_sigmoid", shape_of(y)
 
     def scalar(wish: str, number: float) -> ir.Value:
         return editor.constant(f"{name}.{wish}", np.asarray(number, dtype=np.float32))

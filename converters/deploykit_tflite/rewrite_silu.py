@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.graph.editing import GraphEditor
+from deploykit.graph.node_fields import needed_value, shape_of
 from deploykit.graph.ops import DOMAIN
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit_tflite.node_fields import input_value, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -31,8 +31,8 @@ class RewriteSilu(Pass):
         for node in list(model.graph):
             if node.op_type != "Silu" or node.domain != DOMAIN:
                 continue
-            x, y = input_value(node, 0), node.outputs[0]
-            shape = static_shape(y)
+            x, y = needed_value(node, 0), node.outputs[0]
+            shape = shape_of(y)
             name = y.name or "silu"
             gate = editor.node("Sigmoid", [x], shape, like=node, name=f"{name}.gate")
             product = editor.node("Mul", [x, gate], shape, like=node, name=f"{name}.product")

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value, shape_of
 from deploykit.model import Precision
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import LoweringContext
-from deploykit_tflite.node_fields import FormError, constant_array, input_value, static_shape
 from deploykit_tflite.tflite_graph import LazyArray
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def add_weights(
     if context.integer:
         return _add_integers(context, name, arranged, permutation[channel_axis], channel_axis)
     graph = context.graph
-    shape = static_shape(value)
+    shape = shape_of(value)
 
     def read() -> Array:
-        array = constant_array(value)
+        array = constant_of(value)
         if array is None:
             raise FormError(f"its weights '{name}' are computed", "weights must be constants")
         return arranged(array.astype(np.float32, copy=False))
@@ -144,7 +144,7 @@ def add_bias(context: LoweringContext, node: ir.Node, value: ir.Value | None, le
     Zeros rather than an operand left out: old kernels and delegates want all three operands.
     """
     name = value.name or "bias" if value is not None else "no_bias"
-    reals = constant_array(value)
+    reals = constant_of(value)
     if value is not None and reals is None:
         raise FormError(f"its bias '{name}' is computed", "a bias must be a constant")
     if not context.integer:
@@ -156,7 +156,7 @@ def add_bias(context: LoweringContext, node: ir.Node, value: ir.Value | None, le
             name, context.integers[name].reshape(length), _first_axis(params)
         )
     data = context.input_params(node)
-    weights = context.params[input_value(node, 1).name or ""]
+    weights = context.params[needed_value(node, 1).name or ""]
     assert data is not None
     scale = tuple(float(np.float32(data.scale[0]) * np.float32(s)) for s in weights.scale)
     params = QuantParams(scale, (0,) * len(scale), "int32", 0 if len(scale) > 1 else None)

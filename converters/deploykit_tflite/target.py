@@ -12,6 +12,7 @@ from deploykit.errors import ContractError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
+from deploykit.runners.environments import Environment
 from deploykit.target import Artifact, ArtifactRequest
 from deploykit.target_options import TargetOption
 from deploykit.tensors import Layout, QuantParams, TensorSpec
@@ -31,6 +32,15 @@ _BACKEND = "deploykit_tflite.backends:LiteRtBackend"
 _IDENTIFIER = b"TFL3"
 
 
+#: The oldest runtime that phones in the field still have; its last release is of 2023.
+TFLITE_RUNTIME = Environment(
+    name="tflite-runtime",
+    requirements=("tflite-runtime==2.14.0", "numpy<2"),
+    python="3.11",
+    imports="tflite_runtime.interpreter",
+)
+
+
 def _runner(name: str, kernels: str, description: str) -> RunnerDefinition:
     return RunnerDefinition(
         name=name,
@@ -41,6 +51,31 @@ def _runner(name: str, kernels: str, description: str) -> RunnerDefinition:
         description=description,
         options={"kernels": kernels},
     )
+
+
+_SECOND_OPINIONS = (
+    RunnerDefinition(
+        name="tensorflow-lite",
+        backend=_BACKEND,
+        requires="tensorflow",
+        extra="tensorflow",
+        runs=NAME,
+        description="TensorFlow's own interpreter with XNNPACK, on request",
+        options={"kernels": "xnnpack", "package": "tensorflow"},
+        on_request=True,
+    ),
+    RunnerDefinition(
+        name="tflite-runtime",
+        backend=_BACKEND,
+        requires="",
+        extra="",
+        runs=NAME,
+        description="tflite-runtime 2.14 with XNNPACK, the oldest in the field, on request",
+        options={"kernels": "xnnpack", "package": "tflite_runtime"},
+        on_request=True,
+        environment=TFLITE_RUNTIME,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +93,7 @@ class TfliteTarget:
     runners: tuple[RunnerDefinition, ...] = (
         _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
         _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),
+        *_SECOND_OPINIONS,
     )
 
     def lowerings(self) -> LoweringTable[Any]:
@@ -72,6 +108,16 @@ class TfliteTarget:
         from deploykit_tflite.policy import policy_of
 
         return policy_of(precision)
+
+    def check_request(self, request: ArtifactRequest) -> None:
+        """`deploykit.target.CheckingTarget`: integers at the ends of a float file are refused.
+
+        Raises:
+            ContractError: what the options contradict.
+        """
+        from deploykit_tflite.options import WriteOptions
+
+        WriteOptions.parse(request.options, request.precision)
 
     def write(self, model: Model, request: ArtifactRequest) -> Artifact:
         """Lower a fused or quantized stage to a .tflite file in memory.

@@ -13,6 +13,7 @@ import pytest
 from deploykit.errors import ContractError, MissingDependencyError, UnsupportedOpsError
 from deploykit.graph.ops import CANONICAL_OPS, QDQ_OPS
 from deploykit.model import Model, Precision
+from deploykit.runners.registry import available_runners
 from deploykit.target import ArtifactRequest, Target, find_target
 from deploykit_tflite import TARGET, write_flatbuffer
 from deploykit_tflite.lower_graph import TABLE
@@ -44,7 +45,9 @@ def test_it_is_found_by_its_entry_point() -> None:
     assert target is TARGET
     assert isinstance(target, Target)
     assert [p.value for p in target.precisions] == ["fp32", "fp16", "w8", "int8"]
-    assert [r.name for r in target.runners] == ["litert", "litert-reference"]
+    names = [r.name for r in target.runners]
+    assert names == ["litert", "litert-reference", "tensorflow-lite", "tflite-runtime"]
+    assert [r.name for r in available_runners(target.runners)] == names[:2]
 
 
 def test_importing_it_imports_nothing_heavy() -> None:

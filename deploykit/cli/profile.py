@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploykit.cli.arguments import add_source_arguments, load_source, positive
+from deploykit.cli.convert import add_calibration_arguments, parse_observer
 from deploykit.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    from deploykit.model import Model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group("measuring")
     group.add_argument(
-        "--measure", action="store_true", help="also run each layer and the whole, in fp32"
+        "--measure", action="store_true", help="also run each layer and the whole (fp32)"
+    )
+    group.add_argument(
+        "--int8",
+        action="store_true",
+        help="count and measure the int8 form of --on's target, quantized as convert --int8 does",
     )
     group.add_argument(
         "--runtime-profiler",
@@ -43,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout", type=float, default=300.0, metavar="S", help="time limit of the measurement"
     )
+    add_calibration_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument(
         "--html", type=Path, default=None, metavar="FILE", help="also write one page with charts"
@@ -58,7 +69,12 @@ def run(args: argparse.Namespace) -> int:
 
     model = load_source(args)
     fused = fused_stage(model)
-    profile = profile_stages(model, fused, Precision(args.precision))
+    precision = Precision.FP32
+    if args.int8:
+        fused, precision = _quantized(fused, args), Precision.INT8
+    profile = profile_stages(
+        model, fused, Precision.INT8 if args.int8 else Precision(args.precision)
+    )
     if args.measure or args.runtime_profiler:
         from deploykit.cost.measure import measure_profile
 
@@ -66,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             profile,
             fused,
             args.on,
+            precision=precision,
             rounds=args.rounds,
             threads=args.threads,
             timeout_s=args.timeout,
@@ -89,3 +106,21 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"wrote {args.html}")
     return EXIT_OK
+
+
+def _quantized(fused: Model, args: argparse.Namespace) -> Model:
+    from deploykit.conversion import quantize_for_target
+    from deploykit.conversion_plan import ConvertRequest
+    from deploykit.target import find_target
+
+    request = ConvertRequest(
+        targets=(args.on,),
+        precisions=("int8",),
+        calibration=args.calibrate,
+        calibration_limit=args.calibration_samples,
+        calibration_table=args.calibration_table,
+        allow_suspicious=args.allow_suspicious_calibration,
+        observer=parse_observer(args.observer),
+        verify=False,
+    )
+    return quantize_for_target(fused, find_target(args.on), request)

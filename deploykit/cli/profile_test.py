@@ -69,6 +69,31 @@ def test_profile_measures(save: Callable[..., Path], capsys: pytest.CaptureFixtu
     assert data["stages"][1]["layers"][0]["measured_us"] > 0
 
 
+def test_profile_measures_the_int8_form(
+    save: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    import numpy as np
+
+    data = np.random.default_rng(0).normal(0, 1, (16, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "data.npy", data)
+    flags = ["--measure", "--int8", "--rounds", "2", "--json", "--allow-suspicious-calibration"]
+    model = str(save("y = HardSwish (c)"))
+    assert main(["profile", model, *flags, "--calibrate", str(tmp_path / "data.npy")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["precision"] == "int8"
+    layers = found["stages"][1]["layers"]
+    assert [layer["op_type"] for layer in layers] == ["Conv", "Mul", "Add + Clip", "Mul"]
+    assert all(layer["measured_us"] > 0 for layer in layers)
+
+
+def test_int8_without_data_says_what_to_give(
+    save: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", str(save()), "--int8"]) == 2
+    assert "--calibrate" in capsys.readouterr().err
+
+
 def test_profile_says_what_it_could_not_count(
     save: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

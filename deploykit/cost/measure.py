@@ -18,14 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from deploykit.cost.count import pair_nodes
-from deploykit.cost.find_absorbed import find_absorbed
 from deploykit.cost.layer import Measurement, ModelProfile, ProfiledRun
+from deploykit.cost.split_layers import split_layers
 from deploykit.errors import UnsupportedModelError, UserError
 from deploykit.model import Model, Precision
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    from deploykit.target import ArtifactRequest, Target
 
 METHOD = (
     "median {clock} time of one inference that follows another; each layer in a file of its own"
@@ -78,17 +77,20 @@ def measure_profile(
     fused: Model,
     target_name: str,
     *,
+    precision: Precision = Precision.FP32,
     rounds: int = 30,
     threads: int = 1,
     timeout_s: float = 300.0,
     runtime_profiler: bool = False,
 ) -> ModelProfile:
-    """The profile with measured times of its fused stage, in fp32.
+    """The profile with measured times of its fused stage, or of the quantized one.
 
     Args:
-        profile: As `deploykit.cost.profile.profile_model` gives it.
-        fused: The fused stage that it was made from.
+        profile: As `deploykit.cost.profile.profile_stages` gives it.
+        fused: The fused stage that it was made from; for int8 the quantized stage, as the target
+            is given it.
         target_name: Whose runtime measures, e.g. ``tflite``.
+        precision: fp32 or int8.
         rounds: Of which each time is the median.
         threads: Threads of the runtime.
         timeout_s: Seconds that the whole measurement may take.
@@ -107,26 +109,15 @@ def measure_profile(
         raise UserError(
             f"the target {target_name} cannot measure", expected="a target with measure_files"
         )
-    if has_qdq(fused.graph):
+    if has_qdq(fused.graph) and precision is not Precision.INT8:
         raise UserError(
-            "measuring a model that is quantized already",
+            "measuring a model that is quantized already, as float",
             expected="a float model: its layers are measured one by one, in fp32",
-            advice="leave out --measure, or measure the model that it was quantized from",
+            advice="add --int8, or measure the model that it was quantized from",
         )
-    request = ArtifactRequest(Precision.FP32)
-    files = [target.write(fused, request).data]
-    names: list[str] = []
-    unmeasured: dict[str, str] = {}
-    for layer, graph in zip(profile.after.layers, split_layers(fused.graph), strict=True):
-        if layer.is_view:
-            unmeasured[layer.name] = "a view: it moves nothing"
-            continue
-        try:
-            files.append(target.write(replace(fused, graph=graph), request).data)
-        except UnsupportedModelError as error:
-            unmeasured[layer.name] = error.found
-        else:
-            names.append(layer.name)
+    request = ArtifactRequest(precision)
+    layers, unmeasured = _write_layers(profile, fused, target, request)
+    files = [target.write(fused, request).data, *layers.values()]
     profiled = None
     if runtime_profiler:
         if not isinstance(target, ProfilingTarget):
@@ -139,7 +130,7 @@ def measure_profile(
             runtime=found.runtime,
             method=METHOD.format(clock=found.clock),
             whole_us=found.us[0],
-            layer_us=dict(zip(names, found.us[1:], strict=True)),
+            layer_us=dict(zip(layers, found.us[1:], strict=True)),
             unmeasured=unmeasured,
             rounds=rounds,
             profiled=profiled,
@@ -147,63 +138,19 @@ def measure_profile(
     )
 
 
-def split_layers(model: ir.Model) -> list[ir.Model]:
-    """One model a layer, in the order of the graph: a node with the clamp that it absorbs."""
-    pairs = pair_nodes(model.graph, find_absorbed(model.graph))
-    return [_extract(model, [n for n in pair if n is not None]) for pair in pairs]
-
-
-def _extract(model: ir.Model, nodes: Sequence[ir.Node]) -> ir.Model:
-    """A model of some nodes: what they read from elsewhere becomes inputs, or stays constant."""
-    import onnx_ir as ir
-
-    from deploykit.graph.reading import is_constant
-
-    copies: dict[ir.Value, ir.Value] = {}
-    inputs: list[ir.Value] = []
-    constants: list[ir.Value] = []
-    made = {value for node in nodes for value in node.outputs}
-    for node in nodes:
-        for value in node.inputs:
-            if value is None or value in copies or value in made:
-                continue
-            copy = _copied(value)
-            copies[value] = copy
-            (constants if is_constant(value) else inputs).append(copy)
-    clones = []
-    for node in nodes:
-        outputs = [_copied(value) for value in node.outputs]
-        copies.update(zip(node.outputs, outputs, strict=True))
-        clones.append(
-            ir.Node(
-                node.domain,
-                node.op_type,
-                [None if value is None else copies[value] for value in node.inputs],
-                list(node.attributes.values()),
-                outputs=outputs,
-                name=node.name,
-                metadata_props=dict(node.metadata_props),
-            )
-        )
-    graph = ir.Graph(
-        inputs,
-        [copies[value] for value in nodes[-1].outputs if value.name],
-        nodes=clones,
-        initializers=constants,
-        opset_imports=dict(model.graph.opset_imports),
-        name="layer",
-    )
-    functions = [f for key, f in model.functions.items() if key[:2] in _ops(nodes)]
-    return ir.Model(graph, ir_version=model.ir_version, functions=functions)
-
-
-def _ops(nodes: Sequence[ir.Node]) -> set[tuple[str, str]]:
-    return {(node.domain, node.op_type) for node in nodes}
-
-
-def _copied(value: ir.Value) -> ir.Value:
-    import onnx_ir as ir
-
-    return ir.Value(
-        name=value.name, shape=value.shape, type=value.type, const_value=value.const_value
-    )
+def _write_layers(
+    profile: ModelProfile, fused: Model, target: Target, request: ArtifactRequest
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Name of a layer > its file; and, for those that have none, why."""
+    files: dict[str, bytes] = {}
+    unmeasured: dict[str, str] = {}
+    for layer, graph in zip(profile.after.layers, split_layers(fused.graph), strict=True):
+        if layer.is_view or graph is None:
+            why = "a view: it moves nothing" if layer.is_view else "between integers and floats"
+            unmeasured[layer.name] = why
+            continue
+        try:
+            files[layer.name] = target.write(replace(fused, graph=graph), request).data
+        except UnsupportedModelError as error:
+            unmeasured[layer.name] = error.found
+    return files, unmeasured

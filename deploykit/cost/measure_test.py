@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.cost.measure import measure_profile, split_layers
+from deploykit.conversion import quantize_for_target
+from deploykit.conversion_plan import ConvertRequest
+from deploykit.cost.measure import measure_profile
 from deploykit.cost.profile import fused_stage, profile_stages
+from deploykit.cost.split_layers import split_layers
 from deploykit.errors import RunnerError, UserError
 from deploykit.graph.graph_fixtures_test import as_model, parse, run
+from deploykit.graph.qdq import has_qdq
 from deploykit.model import Model, Precision
+from deploykit.target import find_target
 
 NETWORK = """g (float[1, 4, 8, 8] x, float[8, 4, 1, 1] W, float[8] B, float[8, 8, 3, 3] V,
     float[5, 8] L) => (float[1, 5] y) {
@@ -37,6 +44,7 @@ def test_layers_chained_by_hand_give_what_the_whole_gives() -> None:
     (expected,) = run(fused.graph, {"x": feed})
     values = {"x": feed}
     for layer in split_layers(fused.graph):
+        assert layer is not None
         names = [value.name for value in layer.graph.outputs]
         feeds = {value.name: values[value.name] for value in layer.graph.inputs}
         values.update(zip(names, run(layer, feeds), strict=True))
@@ -48,6 +56,44 @@ def test_splitting_leaves_the_model_alone() -> None:
     before = ir.to_proto(fused.graph).SerializeToString(deterministic=True)
     split_layers(fused.graph)
     assert ir.to_proto(fused.graph).SerializeToString(deterministic=True) == before
+
+
+def _quantized(tmp_path: Path) -> Model:
+    data = np.random.default_rng(0).normal(0, 1, (16, 4, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "data.npy", data)
+    request = ConvertRequest(calibration=tmp_path / "data.npy", allow_suspicious=True)
+    return quantize_for_target(_fused(), find_target("tflite"), request)
+
+
+def test_quantized_layers_chained_by_hand_give_what_the_whole_gives(tmp_path: Path) -> None:
+    """Bit for bit: each layer rounds its inputs to the scales that they have already."""
+    stage = _quantized(tmp_path)
+    feed = np.load(tmp_path / "data.npy")[:1]
+    (expected,) = run(stage.graph, {"x": feed})
+    values = {"x": feed}
+    layers = split_layers(stage.graph)
+    assert len(layers) == len(profile_stages(_fused(), stage, Precision.INT8).after.layers)
+    for layer in layers:
+        assert layer is not None
+        assert has_qdq(layer)
+        feeds = {v.name: values[v.name.removesuffix("_float")] for v in layer.graph.inputs}
+        results = run(layer, feeds)
+        for value, result in zip(layer.graph.outputs, results, strict=True):
+            values[value.name.removesuffix("_dequantized")] = result
+    assert np.array_equal(values["y"], expected)
+
+
+def test_every_int8_layer_is_timed(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    stage = _quantized(tmp_path)
+    profile = profile_stages(_fused(), stage, Precision.INT8)
+    measured = measure_profile(
+        profile, stage, "tflite", precision=Precision.INT8, rounds=3
+    ).measurement
+    assert measured is not None
+    names = {layer.name for layer in profile.after.layers if not layer.is_view}
+    assert set(measured.layer_us) == names
+    assert min(measured.layer_us.values()) > 0
 
 
 def test_every_layer_and_the_whole_are_timed() -> None:

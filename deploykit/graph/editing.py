@@ -197,22 +197,24 @@ class GraphEditor:
         *,
         shape: Sequence[int] | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
+        output: int = 0,
     ) -> ir.Node:
         """Put a new node behind ``node``: it reads that node's output and takes over its name.
 
         Args:
-            node: A node with one output.
+            node: The node.
             op_type: The new node's op, of the default domain.
             others: The new node's inputs after the first.
             shape: The shape of what it gives; that of ``node``'s output if not given.
             attributes: Its attributes.
+            output: Which of the node's outputs.
 
         Returns:
             The new node.
         """
         import onnx_ir as ir
 
-        inner = node.outputs[0]
+        inner = node.outputs[output]
         outer = ir.Value(shape=inner.shape if shape is None else ir.Shape(shape), type=inner.type)
         name = inner.name or ""
         self.take_over(inner, outer)

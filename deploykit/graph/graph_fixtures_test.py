@@ -42,6 +42,8 @@ def parse(text: str, *, seed: int = 0, header: str = HEADER) -> ir.Model:
         array = np.asarray(rng.standard_normal(dims), dtype=np.float32)
         if value.name.startswith("Var"):
             array = np.abs(array) + np.float32(0.3)
+        elif array.ndim > 1:  # as networks are initialised: sums stay as large as what they add
+            array /= np.float32(np.sqrt(array[0].size))
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, value.name))
     del proto.graph.input[:]
     proto.graph.input.extend(kept)

@@ -50,6 +50,32 @@ def constant_of(value: ir.Value | None) -> Array | None:
     return None if tensor is None else tensor.numpy()
 
 
+def integers_of(value: ir.Value | None) -> tuple[Array, QuantParams] | None:
+    """The constant integers that a DequantizeLinear makes a value of, and their parameters.
+
+    They may be stored as they are, or as reals behind a QuantizeLinear.
+    """
+    dequantize = value.producer() if value is not None else None
+    if dequantize is None or not is_dequantize(dequantize):
+        return None
+    source = dequantize.inputs[0]
+    integers, quantize = constant_of(source), source.producer() if source is not None else None
+    params = read_params(dequantize)
+    if integers is None and quantize is not None and is_quantize(quantize):
+        reals = constant_of(quantize.inputs[0])
+        integers = None if reals is None else read_params(quantize).quantize(reals)
+    return None if integers is None else (integers, params)
+
+
+def real_constant(value: ir.Value | None) -> Array | None:
+    """A constant, or what a DequantizeLinear makes of one; None for a computed value."""
+    found = constant_of(value)
+    if found is None and (held := integers_of(value)) is not None:
+        integers, params = held
+        found = params.dequantize(integers)
+    return found
+
+
 def is_constant(value: ir.Value) -> bool:
     """Whether a value is an initializer or a Constant node's output."""
     maker = value.producer()

@@ -18,7 +18,7 @@ Inputs and outputs of the graph keep their order. Values that are held in anothe
 and are marked (`deploykit.graph.channel_order`). The result equals the given graph up to the order
 in which floats are added. Reasons: a value would take too many slices, and so its shuffles stay.
 A shuffle between convolutions of g groups each takes g * g of them, since weights absorb no order
-across their groups; for g > 2 the transpose that a shuffle is costs less.
+across their groups; for g > 3 the transpose that a shuffle is costs less.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class AbsorbChannelPermutations(Pass):
 
     Attributes:
         max_cuts: A value for which its sources are cut into more slices each, and into more than
-            four in all, keeps its shuffles.
+            four in all (nine, if it has twice as many channels), keeps its shuffles.
     """
 
     max_cuts: int = 2
@@ -160,7 +160,8 @@ class _Rewriter:
         if len(parts) > 1:
             made = self.editor.node("Concat", parts, shape, like=maker, attributes={"axis": 1})
             fresh = True
-        if fresh and made is not runs[0].source:
+        whole = self._stands_for.get(runs[0].source, runs[0].source)
+        if fresh and made is not whole:
             set_channel_order(made, self.plan.orders[demand])
             self.editor.take_over(demand, made)
         else:

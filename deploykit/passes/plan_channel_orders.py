@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 Order = tuple[int, ...]
 _NOWHERE = 1 << 30
 
-#: So many slices are always cheaper than a transpose.
+#: So many slices are always cheaper than a transpose; so many of two channels or more, on average,
+#: cost no more than one (a shuffle in 3 groups takes 9: docs/latency.md).
 _FEW = 4
+_FEW_WIDE = 9
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def plan_channel_orders(graph: ir.Graph, max_cuts: int) -> ChannelPlan:
     Args:
         graph: The graph; it is not changed.
         max_cuts: The most slices, on average, of each source that a demand is put together from
-            (four in all are never too many).
+            (four in all, or nine of some width, are never too many).
     """
     roles = {node: find_role(node) for node in graph}
     refused: dict[ir.Value, int] = {}
@@ -76,7 +78,7 @@ def plan_channel_orders(graph: ir.Graph, max_cuts: int) -> ChannelPlan:
         dear = {
             demand: len(runs)
             for demand, runs in plan.slices.items()
-            if len(runs) > max(_FEW, max_cuts * len({run.source for run in runs}))
+            if len(runs) > max(_few(demand), max_cuts * len({run.source for run in runs}))
             or (demand.is_graph_output() and len(runs) == 1)  # it needs a name of its own
         }
         if not dear:
@@ -84,6 +86,10 @@ def plan_channel_orders(graph: ir.Graph, max_cuts: int) -> ChannelPlan:
         refused.update(dear)
         for demand in dear:
             _pin_movements(demand, roles)
+
+
+def _few(demand: ir.Value) -> int:
+    return _FEW_WIDE if count_channels(demand) >= 2 * _FEW_WIDE else _FEW
 
 
 def _pin_movements(demand: ir.Value, roles: dict[ir.Node, ChannelRole]) -> None:

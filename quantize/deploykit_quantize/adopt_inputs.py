@@ -5,9 +5,9 @@ reads it. So of the model's own Q and DQ nodes those stay that stand before such
 policy's form:
 
 1.  The data input of a quantized op, if the model quantized it, and its weights too: a pair before
-    the op, with the model's own scale where that is symmetric int8. Anything else is given the
-    symmetric int8 parameters that cover the same range of reals: an affine uint8 behind a Relu,
-    0..255 steps, becomes 0..127 steps of twice the size.
+    the op, with the model's own scale where that is symmetric int8, which uint8 with zero point
+    128 is too. Anything else is given the symmetric int8 parameters that cover the same range of
+    reals: an affine uint8 behind a Relu, 0..255 steps, becomes 0..127 steps of twice the size.
 2.  Its weights: the model's own integers where they are symmetric int8 with the scales that the
     policy wants; quantized again by the policy's rule from the reals that they stand for
     otherwise.
@@ -41,6 +41,10 @@ from deploykit_quantize.write_qdq import QdqWriter
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: How the notes end that tell what could not be kept as the model had it.
+SYMMETRIC_INPUT = "symmetric, the same range of reals"
+WEIGHTS_AGAIN = "quantized again, symmetrically, in the scales of the target"
+
 Found = tuple["ir.Value", QuantParams]
 
 
@@ -69,8 +73,8 @@ def adopt_inputs(model: Model, policy: Policy) -> Model:
     for node, (value, own) in read.items():
         value = dropped.get(value, value)
         params = _symmetric(own, rule)
-        if params != own:
-            findings.matched(node, f"input '{value.name}' > symmetric, the same range of reals")
+        if params.scale != own.scale:
+            findings.matched(node, f"input '{value.name}' > {SYMMETRIC_INPUT}")
         key = (value, params)
         if key not in reals:
             reals[key] = writer.insert_pair(value, params, value.name or "")
@@ -83,7 +87,7 @@ def adopt_inputs(model: Model, policy: Policy) -> Model:
 
 def _read_data(node: ir.Node, folded: QuantizedGraph, policy: Policy) -> Found | None:
     """The quantized value that a quantized op reads, and how; None where the op is float."""
-    if node.op_type not in policy.quantized_ops or node.domain:
+    if not policy.quantizes(node) or node.domain:
         return None
     value, weights = node.inputs[:2]
     if value is None or weights is None or (weights.name or "") not in folded.integers:
@@ -166,9 +170,18 @@ def _remove_pairs(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
 
 def _symmetric(params: QuantParams, rule: TensorRule) -> QuantParams:
     """The policy's form of a value's parameters."""
-    if params.dtype == rule.dtype and not any(params.zero_point):
-        return params
+    if rule.dtype == "int8" and _is_symmetric_int8(params):
+        return QuantParams(params.scale, (0,), "int8")
     return params_from_range(*_range_of(params), rule)
+
+
+def _is_symmetric_int8(params: QuantParams) -> bool:
+    """Whether the reals are those of int8 with zero point 0, also as uint8 with zero point 128."""
+    low, high = params.bounds
+    return not params.per_channel and (low, high) == (
+        params.zero_point[0] - 128,
+        params.zero_point[0] + 127,
+    )
 
 
 def _quantize_weights(
@@ -188,7 +201,7 @@ def _quantize_weights(
             params = QuantParams(tuple(map(float, spread)), (0,) * len(spread), "int8", 0)
             writer.quantize_constant(node, 1, params, integers)
             return
-    findings.matched(node, "weights > quantized again, symmetrically, in the scales of the target")
+    findings.matched(node, f"weights > {WEIGHTS_AGAIN}")
     writer.quantize_constant(node, 1, wanted, quantize_weights_to(wanted, reals))
 
 

@@ -114,6 +114,23 @@ def test_the_channels_of_a_group_share_a_weight_scale() -> None:
     assert len(set(params.scale)) == 6
 
 
+DEPTHWISE = """g (float[1,4,5,5] x, float[4,1,3,3] D, float[2,4,1,1] W) => (float[1,2,3,3] y)
+{
+    d = Conv <group = 4, kernel_shape = [3, 3]> (x, D)
+    y = Conv <kernel_shape = [1, 1]> (d, W)
+}"""
+
+
+def test_depthwise_convolutions_stay_floats_where_that_is_wanted() -> None:
+    model = fused(DEPTHWISE)
+    stage = quantize_model(model, replace(POLICY, float_depthwise=True), calibrate(model))
+    assert sorted(pairs_of(stage.graph)) == ["d"]
+    assert sorted(pairs_of(quantize_model(model, POLICY, calibrate(model)).graph)) == ["d", "x"]
+    depthwise = next(n for n in stage.graph.graph if n.op_type == "Conv")
+    assert depthwise.inputs[1] is not None
+    assert depthwise.inputs[1].producer() is None
+
+
 # -- adopted
 
 AFFINE = """net (float[1,2,4,4] x) => (float[1,3,4,4] y)
@@ -143,6 +160,13 @@ def adopted(text: str) -> Model:
 def uniform(low: float = -1.0, high: float = 1.0) -> Mapping[str, Array]:
     values = np.random.default_rng(0).uniform(low, high, (1, 2, 4, 4))
     return {"x": values.astype(np.float32)}
+
+
+def test_uint8_with_its_zero_in_the_middle_is_symmetric_int8() -> None:
+    middle = AFFINE.replace("int8 z = {-20}", "uint8 z = {128}")
+    stage = adopted(middle)
+    assert pairs_of(stage.graph)["x"] == QuantParams((np.float32(0.05).item(),), (0,), "int8")
+    assert not any("input 'x'" in note.reason for note in stage.notes)
 
 
 def test_an_affine_scale_becomes_symmetric_over_the_same_range() -> None:

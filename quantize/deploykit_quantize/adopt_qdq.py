@@ -6,12 +6,19 @@ Its Q and DQ nodes stay as they are; the cases that a policy does not allow are 
 1.  A ``same_scale_ops`` op whose result is quantized otherwise than its input: its result is
     rounded in the input's scale first, then in its own.
 2.  A ``same_scale_ops`` op whose result is not quantized: it gets the input's scale, exactly.
+    The other way round, one that moves or picks values, whose input is not quantized and whose
+    result is: what it reads is rounded in the result's scale, which is the same.
 3.  A ``joined_scale_ops`` op whose inputs have other scales than its result: each such input is
     requantized to the result's. If the result is not quantized and all inputs have one scale, it
     gets that.
 4.  A ``fixed_outputs`` op whose result has another scale: it is rounded in the fixed one first.
 5.  Weights of a Conv, ConvTranspose, Gemm or MatMul that are not symmetric: quantized again from
     the reals that they stand for, by the policy's rule; the bias likewise.
+
+6.  A quantized op's result that several Q nodes round: those of the same parameters become one;
+    if others are left, all read what the one of the largest scale gives.
+
+Activations with one scale a channel get one before that: `join_channel_scales`.
 
 uint8 activations need no mending here: a target that computes in int8 moves zero points by 128,
 which is exact. What is not quantized and cannot be by these rules stays float; it is told. A target
@@ -20,7 +27,7 @@ that rounds only what some ops read has rules of its own: `adopt_inputs`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from deploykit.errors import ContractError
@@ -28,13 +35,14 @@ from deploykit.graph.qdq import has_qdq
 from deploykit.graph.read_qdq import (
     BIAS_INPUTS,
     carries_activation,
-    constant_of,
+    integers_of,
     is_constant,
     is_dequantize,
     is_float,
     is_quantize,
     is_structural,
     read_params,
+    real_constant,
 )
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Findings
@@ -46,6 +54,7 @@ from deploykit_quantize.arithmetic import (
     quantize_bias,
     quantize_weights_to,
 )
+from deploykit_quantize.join_channel_scales import join_channel_scales
 from deploykit_quantize.policy import Policy
 from deploykit_quantize.quantizer import choose_weight_params
 from deploykit_quantize.write_qdq import QdqWriter
@@ -53,8 +62,10 @@ from deploykit_quantize.write_qdq import QdqWriter
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from deploykit.tensors import Array
-
+#: Rounding before them is rounding behind them.
+_MOVING_OPS = frozenset(
+    {"ChannelShuffle", "Expand", "Gather", "MaxPool", "Reshape", "Slice", "Transpose"}
+)
 _WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -76,12 +87,13 @@ def adopt_quantization(model: Model, policy: Policy) -> Model:
         )
     if not has_qdq(model.graph):
         raise ContractError(f"model '{model.name}' is not quantized", expected="a QDQ model")
-    if policy.inputs_only:
-        return adopt_inputs(model, policy)
     graph = model.graph.clone()
+    notes = join_channel_scales(graph.graph)
+    if policy.inputs_only:
+        return adopt_inputs(replace(model, graph=graph, notes=(*model.notes, *notes)), policy)
     adoption = _Adoption(graph.graph, policy)
     adoption.run()
-    return model.advanced(graph, Stage.QUANTIZED, adoption.findings.result().notes)
+    return model.advanced(graph, Stage.QUANTIZED, (*notes, *adoption.findings.result().notes))
 
 
 @dataclass
@@ -94,6 +106,15 @@ class _Adoption:
         self.writer = QdqWriter(self.graph)
 
     def run(self) -> None:
+        for node in list(self.graph):
+            if node.op_type in self.policy.quantized_ops:
+                for output in node.outputs:
+                    self._round_once(node, output)
+        for value in self.graph.inputs:
+            self._round_once(None, value)
+        for node in reversed(list(self.graph)):
+            if node.op_type in _MOVING_OPS & self.policy.same_scale_ops:
+                self._round_before(node)
         for node in list(self.graph):
             if node.op_type not in self.policy.quantized_ops:
                 continue
@@ -108,6 +129,42 @@ class _Adoption:
         for node in self.graph:
             self._tell_floats(node)
         self.writer.remove_unused()
+
+    def _round_once(self, node: ir.Node | None, value: ir.Value) -> None:
+        """Case 6; the node that makes the value, None for an input of the graph."""
+        users = [use.node for use in value.uses() if is_quantize(use.node)]
+        if len(users) < 2:
+            return
+        by_params: dict[QuantParams, list[ir.Node]] = {}
+        for user in users:
+            by_params.setdefault(read_params(user), []).append(user)
+        for first, *others in by_params.values():
+            for other in others:
+                other.outputs[0].replace_all_uses_with(first.outputs[0])
+                self.graph.remove(other, safe=True)
+        name = node if node is not None else value.name or "input"
+        self.findings.matched(name, f"{len(users)} QuantizeLinear > {len(by_params)}")
+        if len(by_params) == 1 or node is None:
+            return
+        coarsest = max(by_params, key=lambda params: params.scale[0])
+        kept = by_params.pop(coarsest)[0]
+        reals = [use.node.outputs[0] for use in kept.outputs[0].uses() if is_dequantize(use.node)]
+        if not reals:
+            return
+        for first, *_ in by_params.values():
+            first.replace_input_with(0, reals[0])
+        self.graph.sort()
+        self.findings.matched(node, f"'{value.name}' > rounded with the largest scale first")
+
+    def _round_before(self, node: ir.Node) -> None:
+        """Case 2, the other way round."""
+        source, output = node.inputs[0], node.outputs[0]
+        params = _written_as(output) if len(node.outputs) == 1 else None
+        if source is None or params is None or _read_as(source) is not None or is_constant(source):
+            return
+        name = f"{source.name}_for_{output.name}"
+        node.replace_input_with(0, self.writer.insert_pair(source, params, name))
+        self.findings.matched(node, f"what it reads, '{source.name}' > rounded as its result is")
 
     def _fit_same_scale(self, node: ir.Node) -> None:
         """Cases 1 and 2."""
@@ -170,20 +227,17 @@ class _Adoption:
         """Case 5."""
         data = _read_as(node.inputs[0])
         weights = node.inputs[1]
-        dequantize = weights.producer() if weights is not None else None
-        if data is None or dequantize is None or not is_dequantize(dequantize):
+        held = integers_of(weights)
+        if data is None or held is None:
             return
-        integers = constant_of(dequantize.inputs[0])
-        if integers is None:
-            return
-        old = read_params(dequantize)
+        integers, old = held
         middle = 128 if old.dtype == "uint8" else 0
         if all(z == middle for z in old.zero_point):
             return
         reals = old.dequantize(integers)
         params = choose_weight_params(node, reals, self.policy.recipe.weights)
         index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
-        bias = _real_constant(node.inputs[index]) if index < len(node.inputs) else None
+        bias = real_constant(node.inputs[index]) if index < len(node.inputs) else None
         if bias is not None:
             params = fit_weight_params(bias, data, params)
             scales = bias_params(data, params, bias.shape)
@@ -234,13 +288,3 @@ def _written_as(value: ir.Value) -> QuantParams | None:
         return None
     found = [read_params(user) for user in users]
     return found[0] if all(p == found[0] for p in found) else None
-
-
-def _real_constant(value: ir.Value | None) -> Array | None:
-    """A constant, or what a DequantizeLinear makes of one."""
-    data = constant_of(value)
-    producer = value.producer() if value is not None else None
-    if data is None and producer is not None and is_dequantize(producer):
-        integers = constant_of(producer.inputs[0])
-        return None if integers is None else read_params(producer).dequantize(integers)
-    return data

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -182,3 +184,57 @@ def test_a_float_model_and_a_float_recipe_are_refused() -> None:
         adopt_quantization(fused(plain), POLICY)
     with pytest.raises(ContractError, match="for floats"):
         adopt_quantization(fused(POOL), Policy(Recipe.parse("weight_only_wi8")))
+
+
+RESHAPED = """
+flat (float[1,2,4,4] x) => (float[1,32] y)
+<float s1 = {0.1}, int8 z1 = {3}, int64[2] to = {1, 32}>
+{
+    r = Relu (x)
+    f = Reshape (r, to)
+    fq = QuantizeLinear (f, s1, z1)
+    y = DequantizeLinear (fq, s1, z1)
+}"""
+
+TWICE = """
+twice (float[1,2,4,4] x) => (float[1,2,4,4] y)
+<float s0 = {0.1}, int8 z0 = {3}, float s1 = {%s}, int8 z1 = {-128},
+ float s2 = {0.02}, int8 z2 = {-128}>
+{
+    xq = QuantizeLinear (x, s0, z0)
+    xd = DequantizeLinear (xq, s0, z0)
+    r = Relu (xd)
+    aq = QuantizeLinear (r, s1, z1)
+    a = DequantizeLinear (aq, s1, z1)
+    bq = QuantizeLinear (r, s2, z2)
+    b = DequantizeLinear (bq, s2, z2)
+    y = Add (a, b)
+}"""
+
+
+def test_rounding_behind_a_move_is_rounding_before_it() -> None:
+    policy = replace(
+        POLICY,
+        quantized_ops=POLICY.quantized_ops | {"Reshape"},
+        same_scale_ops=frozenset({"Reshape"}),
+    )
+    adopted = adopt_quantization(fused(RESHAPED), policy)
+
+    folded = fold_qdq(adopted.graph)
+    (node,) = [n for n in folded.model.graph if n.op_type == "Reshape"]
+    assert folded.runs_in_integers(node)
+    np.testing.assert_array_equal(outputs_of(adopted), outputs_of(fused(RESHAPED)))
+
+
+@pytest.mark.parametrize(("other", "quantizes"), [("0.02", 2), ("0.05", 3)])
+def test_a_result_is_rounded_once(other: str, quantizes: int) -> None:
+    adopted = adopt_quantization(fused(TWICE % other), POLICY)
+
+    folded = fold_qdq(adopted.graph)
+    (relu,) = [n for n in folded.model.graph if n.op_type == "Relu"]
+    assert folded.runs_in_integers(relu)
+    assert folded.params[relu.outputs[0].name or ""].scale == (np.float32(other),)
+    found = [n for n in adopted.graph.graph if n.op_type == "QuantizeLinear"]
+    assert len(found) == quantizes
+    error = np.abs(outputs_of(adopted) - outputs_of(fused(TWICE % other))).max()
+    assert error <= float(other)

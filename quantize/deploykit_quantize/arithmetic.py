@@ -38,7 +38,8 @@ def params_from_range(low: float, high: float, rule: TensorRule) -> QuantParams:
     Affine: the range is widened to contain 0; scale = (high - low) / 255; the zero point is
     ``lowest - low / scale`` rounded to the nearest integer, a tie to the even one. Rounding moves
     the range by up to half a step: an end of the range may saturate by that much.
-    Symmetric: zero point 0, scale = max(|low|, |high|) / 127 (uint8: zero point 128).
+    Symmetric: zero point 0, scale = max(|low|, |high|) / 127 (uint8: zero point 128); a rule of 7
+    bits has 63 in the place of 127.
     A range of zero width gives scale 1: the value is always 0.
 
     Args:
@@ -56,8 +57,8 @@ def params_from_range(low: float, high: float, rule: TensorRule) -> QuantParams:
     low, high = min(low, 0.0), max(high, 0.0)
     info = np.iinfo(rule.dtype)
     if rule.symmetric:
-        # On 255 integers around the middle one; -128 is left out.
-        scale = _usable_scale(max(-low, high) / 127)
+        # On as many integers on either side of the middle one; -128 is left out.
+        scale = _usable_scale(max(-low, high) / rule.largest)
         return QuantParams((scale,), (0 if rule.dtype == "int8" else 128,), rule.dtype)
     scale = _usable_scale((high - low) / (int(info.max) - int(info.min)))
     zero_point = int(np.rint(int(info.min) - low / scale))
@@ -88,7 +89,7 @@ def weight_params(weights: FloatArray, axis: int | None, rule: TensorRule) -> Qu
         return params_from_range(0.0, float(magnitude.max(initial=0.0)), rule)
     others = tuple(a for a in range(magnitude.ndim) if a != axis)
     largest = magnitude.max(axis=others, initial=0.0).astype(np.float64)
-    scales = largest / 127
+    scales = largest / rule.largest
     if largest.any():
         scales = np.where(largest > 0, scales, scales[largest > 0].min())
         scales = np.maximum(scales, scales.max() * SMALLEST_CHANNEL)

@@ -15,9 +15,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from deploykit.errors import ContractError
+from deploykit.graph.reading import is_op, read_int, static_shape
 from deploykit.passes.base import Pass
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Largest distance from the zero point of a symmetric rule, in steps.
+EIGHT_BITS, SEVEN_BITS = 127, 63
 
 _GRAMMAR = re.compile(
     r"(?:static_w(?P<sw>i8)_a(?P<sa>i8|u8))"
@@ -34,13 +42,21 @@ class TensorRule:
         dtype: ``int8`` or ``uint8``.
         symmetric: Zero point 0 and a range of -m..m; int8 then uses -127..127.
         per_channel: One scale for each output channel.
+        largest: Of a symmetric rule: the largest distance from the zero point, in steps; the
+            range -63..63 keeps sums of two products with uint8 within 16 bits.
     """
 
     dtype: str
     symmetric: bool
     per_channel: bool
+    largest: int = EIGHT_BITS
 
     def __post_init__(self) -> None:
+        if self.largest not in (SEVEN_BITS, EIGHT_BITS):
+            raise ContractError(
+                f"a range of -{self.largest}..{self.largest} steps",
+                expected=f"{EIGHT_BITS} or {SEVEN_BITS} as the largest",
+            )
         if self.dtype not in ("int8", "uint8"):
             raise ContractError(f"quantized dtype {self.dtype!r}", expected="int8 or uint8")
         if self.per_channel and not self.symmetric:
@@ -129,6 +145,7 @@ class Policy:
             makes is float, and so is its bias. Between two such ops in a row nothing else happens
             than that the second rounds.
         group_scales: The output channels of one group of a grouped Conv share a weight scale.
+        float_depthwise: Depthwise Convs are left in floats; with ``inputs_only``.
     """
 
     recipe: Recipe
@@ -139,3 +156,18 @@ class Policy:
     rewrites: tuple[Pass, ...] = ()
     inputs_only: bool = False
     group_scales: bool = False
+    float_depthwise: bool = False
+
+    def quantizes(self, node: ir.Node) -> bool:
+        """Whether a node computes in integers."""
+        if node.op_type not in self.quantized_ops:
+            return False
+        return not (self.float_depthwise and _is_depthwise(node))
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    """Whether a node is a Conv each of whose groups reads one channel."""
+    if not is_op(node, "Conv") or read_int(node, "group", 1) == 1:
+        return False
+    shape = static_shape(node.inputs[1])
+    return shape is not None and shape[1] == 1

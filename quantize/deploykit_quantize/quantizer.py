@@ -22,6 +22,7 @@ from deploykit.graph.read_qdq import (
     is_constant,
     is_structural,
 )
+from deploykit.graph.value_multiple import multiple_of
 from deploykit.model import Model, Stage
 from deploykit.passes.base import run_passes
 from deploykit.tensors import Array, QuantParams
@@ -74,9 +75,11 @@ def quantize_model(
 
     def range_of(value: ir.Value) -> tuple[float, float]:
         if value not in ranges:
-            seen = table.values.get(value.name or "")
+            name, factor = multiple_of(value)
+            seen = table.values.get(name)
             if seen is not None and activations is not None:
-                ranges[value] = choose_range(seen, observer, activations)
+                low, high = choose_range(seen, observer, activations)
+                ranges[value] = factor * low, factor * high
             else:
                 ranges[value] = derive_range(value, range_of)
         return ranges[value]
@@ -101,13 +104,9 @@ def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: S
     for value, params in plan.values.items():
         producer = value.producer()
         stays_float = policy.inputs_only or (
-            producer is not None and producer.op_type not in policy.quantized_ops
+            producer is not None and not policy.quantizes(producer)
         )
-        readers = [
-            use
-            for use in value.uses()
-            if not stays_float or use.node.op_type in policy.quantized_ops
-        ]
+        readers = [use for use in value.uses() if not stays_float or policy.quantizes(use.node)]
         is_output = value.is_graph_output() and producer is not None and not stays_float
         reals[value] = writer.insert_pair(value, params, value.name or "", takes_output=is_output)
         for use in readers:
@@ -126,7 +125,7 @@ def _quantize_constants(
     activations = policy.recipe.activations
     assert activations is not None
     for node in list(graph):
-        if node.op_type not in policy.quantized_ops:
+        if not policy.quantizes(node):
             continue
         if node.op_type in _WEIGHTED_OPS and _quantize_weights(writer, node, policy, plan):
             continue

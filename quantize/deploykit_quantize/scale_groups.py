@@ -74,7 +74,7 @@ def plan_scales(
             expected="a recipe that quantizes activations, e.g. static_wi8_ai8",
         )
     groups = _Groups({v: v for v in _quantized_values(graph, policy)})
-    nodes = [node for node in graph if node.op_type in policy.quantized_ops]
+    nodes = [node for node in graph if policy.quantizes(node)]
     for node in nodes:
         fixed = policy.fixed_outputs.get(node.op_type)
         if fixed is not None:
@@ -103,7 +103,7 @@ def _quantized_values(graph: ir.Graph, policy: Policy) -> list[ir.Value]:
     """Rule 1, in the graph's order."""
     chosen = set()
     for node in graph:
-        if node.op_type in policy.quantized_ops:
+        if policy.quantizes(node):
             chosen.update(data_inputs(node))
             if not policy.inputs_only:
                 chosen.update(v for v in node.outputs if is_float(v))
@@ -117,10 +117,10 @@ def _is_carried(value: ir.Value, policy: Policy) -> bool:
     producer, (use,) = value.producer(), value.uses()
     assert producer is not None
     return (
-        producer.op_type in policy.quantized_ops
+        policy.quantizes(producer)
         and producer.op_type not in policy.same_scale_ops | policy.joined_scale_ops
         and producer.op_type not in policy.fixed_outputs
-        and use.node.op_type in policy.quantized_ops
+        and policy.quantizes(use.node)
         and use.node.op_type not in policy.same_scale_ops
     )
 

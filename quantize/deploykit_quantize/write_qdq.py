@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,22 @@ class QdqWriter:
                     self.graph.outputs[index] = real
             value.name, real.name = self._fresh(f"{name}_float"), name
         return real
+
+    def replace_params(self, nodes: Iterable[ir.Node], params: QuantParams, name: str) -> None:
+        """Let Q and DQ nodes have other parameters, per tensor.
+
+        Args:
+            nodes: The Q and its DQs.
+            params: Theirs from now on.
+            name: What the new constants are named after.
+        """
+        constants = self._params(name, params)
+        for node in nodes:
+            node.attributes.pop("axis", None)
+            for index, value in enumerate(constants, start=1):
+                if index == len(node.inputs):
+                    node.resize_inputs(index + 1)
+                node.replace_input_with(index, value)
 
     def quantize_constant(
         self, node: ir.Node, index: int, params: QuantParams, integers: Array
