@@ -167,11 +167,13 @@ def test_one_command_one_calibration_two_targets(tmp_path: Path) -> None:
     out = tmp_path / "b"
     arguments = ["convert", str(CHECKPOINT), "--to", "ncnn,tflite", "--int8", "--out", str(out)]
     arguments += ["--quiet", "--samples", "4", "--option", "ncnn.requantize=no"]
+    arguments += ["--option", "ncnn.depthwise=float32"]
     assert main([*arguments, "--runner", "ncnn", "--runner", "litert"]) == 0
     manifest = json.loads((out / "deploykit.json").read_text())
     ncnn, tflite = manifest["artifacts"]
     assert (ncnn["target"], tflite["target"]) == ("ncnn", "tflite")
     assert ncnn["summary"]["requantized"] == 0
+    assert ncnn["summary"]["int8_layers"] == 96 - 41
     assert (out / "calibration.json").exists()
 
 

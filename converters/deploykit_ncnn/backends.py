@@ -22,7 +22,13 @@ import numpy as np
 from deploykit.errors import RunnerError
 from deploykit.runners.base import Backend
 from deploykit.tensors import Array
-from deploykit_ncnn.read_files import bin_beside, boundary_blobs, computed_blobs, read_param
+from deploykit_ncnn.read_files import (
+    bin_beside,
+    boundary_blobs,
+    computed_blobs,
+    read_param,
+    read_storage,
+)
 
 _ARITHMETICS = ("float32", "default")
 _HALF_OPTIONS = (
@@ -70,7 +76,8 @@ class NcnnBackend(Backend):
             ``threads``: 1 by default.
 
     Raises:
-        SourceError: a damaged .param file.
+        SourceError: a damaged .param or .bin file. ncnn itself reads past an unknown tag, and takes
+            no notice of what is left over.
         RunnerError: an unknown option, no Vulkan device, or a file that ncnn refuses.
     """
 
@@ -89,6 +96,7 @@ class NcnnBackend(Backend):
         self._light = bool(options.get("light_mode", True))
         self._threads = int(options.get("threads", 1))
         self._layers = read_param(self._path)
+        read_storage(bin_beside(self._path), self._layers)
         self._inputs, self._outputs = boundary_blobs(self._layers)
         self._net = self._open()
 
@@ -114,7 +122,7 @@ class NcnnBackend(Backend):
             ("layers", self._path, net.load_param),
             ("weights", weights, net.load_model),
         ):
-            if not file.is_file() or load(str(file)) != 0:
+            if load(str(file)) != 0:
                 raise RunnerError(
                     f"ncnn {version('ncnn')} refuses the {what} in {file.name}",
                     expected="a .param file and, beside it, the .bin file that belongs to it",

@@ -160,13 +160,22 @@ def test_other_inputs_are_refused(written: Written) -> None:
         backend.run({"x": np.zeros((3, 9, 7), np.float32)})
 
 
-def test_a_missing_or_short_bin_file_is_refused(written: Written) -> None:
+def test_a_missing_short_or_long_bin_file_is_refused(written: Written) -> None:
     weights = written.path.with_suffix(".bin")
-    weights.write_bytes(weights.read_bytes()[:50])
-    with pytest.raises(RunnerError, match="refuses the weights"):
-        NcnnBackend(str(written.path), {})
+    whole = weights.read_bytes()
+    for data in (whole[:50], whole + b"\0\0\0\0", b"\1\2\3\4" + whole[4:]):
+        weights.write_bytes(data)
+        with pytest.raises(SourceError, match="is damaged"):
+            NcnnBackend(str(written.path), {})
     weights.unlink()
-    with pytest.raises(RunnerError, match="refuses the weights"):
+    with pytest.raises(SourceError, match=r"beside the \.param file"):
+        NcnnBackend(str(written.path), {})
+
+
+def test_weights_that_ncnn_cannot_use_are_refused_by_it(written: Written) -> None:
+    text = written.path.read_text()
+    written.path.write_text(text.replace("1=3 4=1", "1=3 3=-1 4=1", 1))
+    with pytest.raises(RunnerError, match="refuses the layers"):
         NcnnBackend(str(written.path), {})
 
 

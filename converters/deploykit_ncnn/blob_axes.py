@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deploykit_ncnn.node_fields import FormError
+from deploykit.graph.node_fields import FormError
 
 Shape = tuple[int, ...]
 

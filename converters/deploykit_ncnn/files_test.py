@@ -18,6 +18,8 @@ from deploykit_ncnn.ncnn_harness_test import (
     Written,
     assert_float_parity,
     normal,
+    quantized,
+    random_inputs,
     stage_of,
     write,
 )
@@ -233,6 +235,43 @@ def test_a_damaged_bin_file_is_refused(change, words: str, tmp_path: Path) -> No
     weights.write_bytes(change(weights.read_bytes()))
     with pytest.raises(SourceError, match=words):
         TARGET.inspect(path)
+
+
+def test_a_layer_of_another_converter_is_listed_and_its_weights_are_not(tmp_path: Path) -> None:
+    path = small(tmp_path).path
+    path.write_text(path.read_text().replace("BinaryOp            ", "LayerNorm           "))
+    text = TARGET.inspect(path)
+    assert "weights: 2 float32" in text
+    assert "weights from 'a' on are not read: LayerNorm is not known here" in text
+
+
+def test_scales_are_read_back(tmp_path: Path) -> None:
+    body = "r = Conv<kernel_shape=[1,1]>(x, W) y = Conv<kernel_shape=[1,1]>(r, V)"
+    constants = {"W": normal(4, 3, 1, 1), "V": normal(2, 4, 1, 1, seed=1)}
+    model = stage_of(body, "float[1,3,4,4] x", "y", constants)
+    inputs = random_inputs(model)
+    written = write(tmp_path, quantized(model, inputs), Precision.INT8)
+    weights = written.path.with_suffix(".bin")
+    first, second = read_storage(weights, written.layers).values()
+    largest = np.abs(constants["W"]).reshape(4, -1).max(axis=1)
+    np.testing.assert_allclose(first.scales[0], 127 / largest, rtol=1e-6)
+    np.testing.assert_allclose(first.scales[1], 127 / np.abs(inputs["x"]).max(), rtol=1e-6)
+    assert first.scales[2] == second.scales[1]  # what is handed on is what is read
+    assert len(second.scales) == 2
+    text = TARGET.inspect(written.path)
+    assert f"reads int8 in steps of {np.abs(inputs['x']).max() / 127:.6g}" in text
+    assert f"hands on int8 in steps of {1 / second.scales[1][0]:.6g}" in text
+
+
+def test_a_scale_of_zero_is_refused(tmp_path: Path) -> None:
+    model = stage_of(
+        "y = Conv<kernel_shape=[1,1]>(x, W)", "float[1,3,4,4] x", "y", {"W": normal(4, 3, 1, 1)}
+    )
+    written = write(tmp_path, quantized(model, random_inputs(model)), Precision.INT8)
+    weights = written.path.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    with pytest.raises(SourceError, match="scale that is not above zero"):
+        TARGET.inspect(written.path)
 
 
 def test_a_missing_bin_file_is_told(tmp_path: Path) -> None:

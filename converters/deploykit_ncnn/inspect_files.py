@@ -12,6 +12,7 @@ from deploykit_ncnn.read_files import (
     boundary_blobs,
     read_param,
     read_storage,
+    unknown_layer,
 )
 
 #: Names of the parameters that are worth reading, by type.
@@ -34,6 +35,9 @@ def inspect_files(path: Path) -> str:
 
     Raises:
         SourceError: one of the two is missing or damaged.
+
+    Layers of types that deploykit does not write are listed as they stand; weights from the first
+    of them on are not told.
     """
     layers = read_param(path)
     weights = bin_beside(path)
@@ -48,8 +52,11 @@ def inspect_files(path: Path) -> str:
         f"  inputs {', '.join(inputs)}; outputs {', '.join(outputs)}",
         f"  layers: {', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))}",
         f"  weights: {', '.join(f'{n} {d}' for d, n in sorted(dtypes.items())) or 'none'}",
-        "",
     ]
+    stop = unknown_layer(layers)
+    if stop is not None:
+        lines.append(f"  weights from '{stop.name}' on are not read: {stop.type} is not known here")
+    lines.append("")
     lines += [_line(layer, storage.get(layer.name)) for layer in layers]
     return "\n".join(lines)
 
@@ -68,9 +75,10 @@ def _line(layer: Layer, stored: StoredWeights | None) -> str:
         words.append(_ACTIVATIONS.get(kind, f"activation {kind}") + numbers)
     if stored is not None:
         words.append(f"{stored.dtype or 'float32'} {stored.bytes:,} bytes")
-    term = layer.params.get(8, 0) if layer.type in _ACTIVATED else 0
-    if isinstance(term, int) and term > 100:
-        words.append("hands on int8")
+    if stored is not None and stored.scales:
+        _, (read,), *handed_on = stored.scales
+        words.append(f"reads int8 in steps of {1 / read:.6g}")
+        words += [f"hands on int8 in steps of {1 / made:.6g}" for (made,) in handed_on]
     return f"{', '.join(words)}  # {layer.name}"
 
 

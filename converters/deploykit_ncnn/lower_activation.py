@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, needed_constant, needed_value
 from deploykit.graph.ops import DOMAIN
 from deploykit.graph.reading import read_float, read_int, read_string
 from deploykit_ncnn.layer_graph import Param, Weight
 from deploykit_ncnn.lower_elementwise import scaled_by
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import FormError, needed_constant, needed_value
 from deploykit_ncnn.plan_fusions import clip_bounds
 
 if TYPE_CHECKING:

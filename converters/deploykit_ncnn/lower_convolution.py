@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, needed_constant, needed_value, shape_of
 from deploykit.graph.reading import input_at, read_int, read_ints
 from deploykit.tensors import Array, FloatArray
 from deploykit_ncnn.layer_graph import Param, Weight
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import FormError, needed_constant, needed_value, shape_of
 from deploykit_ncnn.plan_fusions import activation_params, fused_activation
 from deploykit_ncnn.quantized_inputs import QuantizedLayer
 

@@ -1,8 +1,9 @@
 """Arithmetic of two operands: BinaryOp, with numpy's broadcasting.
 
 ncnn broadcasts like numpy between blobs of the same number of axes; so an operand with fewer gets
-axes of length 1 first. A constant that is one number is a parameter of the layer, any other a
-``MemoryData`` blob.
+axes of length 1 first. The exception is a vector of as many elements as a (C, H, W) blob has
+channels (the gate of squeeze-and-excite): ncnn takes one for each channel by itself. A constant
+that is one number is a parameter of the layer, any other a ``MemoryData`` blob.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value, shape_of
 from deploykit.graph.reading import constant_scalar
 from deploykit.tensors import Array
 from deploykit_ncnn.blob_axes import Shape, blob_shape, length_params, ranked
 from deploykit_ncnn.layer_graph import Param
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import FormError, constant_of, needed_value, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -68,9 +69,17 @@ def _operand(node: ir.Node, context: LoweringContext, index: int, rank: int) -> 
     array = constant_of(value)
     if array is not None:
         return context.memory(value.name or "constant", np.asarray(array, np.float32), wanted)
+    if value in context.vectors and _is_map_of(context, needed_value(node, 1 - index), shape[1]):
+        return context.read_value(value, as_vector=True)
     blob = context.read(node, index)
     if len(shape) == rank:
         return blob
     name = f"{value.name}_for_{context.output_name(node)}"
     params: dict[int, Param] = dict(length_params(wanted))
     return context.emit("Reshape", name, [blob], [name], params)[0]
+
+
+def _is_map_of(context: LoweringContext, value: ir.Value, channels: int) -> bool:
+    """Whether a value is held as a (C, H, W) blob of so many channels."""
+    shape = shape_of(value)
+    return value not in context.vectors and len(shape) == 4 and shape[1] == channels

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deploykit.errors import UnsupportedModelError, UnsupportedOp, UnsupportedOpsError
+from deploykit.graph.node_fields import FormError, shape_of
 from deploykit.graph.provenance import module_path
 from deploykit.lowering import LoweringTable
 from deploykit.tensors import QuantParams
@@ -26,7 +27,6 @@ from deploykit_ncnn.blob_axes import Shape, blob_shape, length_params
 from deploykit_ncnn.layer_graph import Layer, split_shared_blobs
 from deploykit_ncnn.lower_convolution import reads_integers
 from deploykit_ncnn.lowering_context import TABLE, Lower, LoweringContext
-from deploykit_ncnn.node_fields import FormError, shape_of
 from deploykit_ncnn.options import WriteOptions
 from deploykit_ncnn.plan_fusions import plan_fusions
 from deploykit_ncnn.plan_vectors import plan_vectors
@@ -153,13 +153,16 @@ def _describe(
     shapes: dict[str, Shape] = {}
     integers: dict[str, QuantParams] = {}
     handed_on = {context.made_by(n): p for n, p in context.plan.requantized.items()}
+    present = {b for layer in layers for b in layer.outputs}
     for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
         name = value.name or ""
         if name not in context.blobs:
             continue
         blob = outputs.get(name, context.blobs[name])
-        if blob in shapes:
-            continue  # a Reshape of a vector: the blob is named after what it reads
+        if blob in shapes or blob not in present:
+            # A Reshape of a vector shares its blob: it is named after what is read, or, if that
+            # is an output, after the output.
+            continue
         if value in handed_on:
             integers[blob] = handed_on[value]
             name = quantized.dequantized[value]

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit_ncnn.lower_convolution import bias_of, emit_product
-from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import (
+from deploykit.graph.node_fields import (
     FormError,
     constant_of,
     needed_constant,
     needed_value,
     shape_of,
 )
+from deploykit_ncnn.lower_convolution import bias_of, emit_product
+from deploykit_ncnn.lowering_context import TABLE, LoweringContext
 
 if TYPE_CHECKING:
     import onnx_ir as ir

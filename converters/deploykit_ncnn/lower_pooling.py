@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError, constant_ints, needed_value, shape_of
 from deploykit.graph.reading import read_int, read_ints
 from deploykit_ncnn.blob_axes import blob_axis
 from deploykit_ncnn.layer_graph import Param
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import FormError, constant_ints, needed_value, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

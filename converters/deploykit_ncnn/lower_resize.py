@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError
 from deploykit.graph.reading import read_int, read_string
 from deploykit.tensors import Array
 from deploykit_ncnn.layer_graph import Param
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import FormError
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from deploykit.graph.reading import constant_scalar, input_at, read_int, read_ints, read_string
-from deploykit_ncnn.blob_axes import Shape, blob_axis, blob_shape, length_params, permute_order
-from deploykit_ncnn.layer_graph import Param
-from deploykit_ncnn.lower_pooling import pool_params
-from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import (
+from deploykit.graph.node_fields import (
     FormError,
     constant_ints,
     constant_of,
@@ -18,6 +13,11 @@ from deploykit_ncnn.node_fields import (
     needed_value,
     shape_of,
 )
+from deploykit.graph.reading import constant_scalar, input_at, read_int, read_ints, read_string
+from deploykit_ncnn.blob_axes import Shape, blob_axis, blob_shape, length_params, permute_order
+from deploykit_ncnn.layer_graph import Param
+from deploykit_ncnn.lower_pooling import pool_params
+from deploykit_ncnn.lowering_context import TABLE, LoweringContext
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError
 from deploykit.graph.ops import DOMAIN
 from deploykit.graph.reading import read_int
 from deploykit_ncnn.lower_shape import split_blob
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
-from deploykit_ncnn.node_fields import FormError
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import constant_of, needed_value, shape_of
 from deploykit.graph.provenance import module_path
 from deploykit.lowering import LoweringTable
 from deploykit.tensors import Array
 from deploykit_ncnn.blob_axes import Shape, blob_axis, blob_shape, length_params
 from deploykit_ncnn.layer_graph import Layer, Param, Weight, unique_name
-from deploykit_ncnn.node_fields import constant_of, needed_value, shape_of
 from deploykit_ncnn.plan_fusions import FusionPlan
 from deploykit_ncnn.quantized_inputs import QuantizedInputs
 

@@ -24,7 +24,7 @@ from deploykit.target import Artifact, ArtifactRequest
 from deploykit_ncnn import TARGET
 from deploykit_ncnn.backends import NcnnBackend
 from deploykit_ncnn.layer_graph import Layer
-from deploykit_ncnn.read_files import read_param
+from deploykit_ncnn.read_files import read_param, unknown_layer
 from deploykit_quantize.quantizer import quantize_model
 
 Arrays = dict[str, np.ndarray]
@@ -87,7 +87,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def quantized(model: Model, inputs: Arrays) -> Model:
+def quantized(model: Model, inputs: Arrays, **options: str) -> Model:
     """The QDQ stage by this target's policy, ranges those of one run."""
     values = run_onnxruntime(model, inputs, everything=True) | inputs
     table = CalibrationTable(
@@ -107,7 +107,7 @@ def quantized(model: Model, inputs: Arrays) -> Model:
         data_fingerprint="test",
         model_fingerprint="test",
     )
-    policy = TARGET.policy(Precision.INT8)
+    policy = TARGET.policy_with(Precision.INT8, options)
     assert policy is not None
     return quantize_model(model, policy, table)
 
@@ -162,7 +162,9 @@ def write(
 ) -> Written:
     """The saved artefact of a stage."""
     artifact = TARGET.write(model, ArtifactRequest(precision, options))
-    return Written(artifact, save(artifact, folder))
+    written = Written(artifact, save(artifact, folder))
+    assert unknown_layer(written.layers) is None  # what is written is read back, all of it
+    return written
 
 
 def error_of(found: np.ndarray, wanted: np.ndarray) -> float:

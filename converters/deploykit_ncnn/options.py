@@ -12,7 +12,15 @@ OPTIONS = (
         "requantize",
         ("yes", "no"),
         "yes",
-        "int8: convolutions that follow one another hand on integers, not floats",
+        "convolutions that follow one another hand on integers, not floats",
+        precisions=("int8",),
+    ),
+    TargetOption(
+        "depthwise",
+        ("int8", "float32"),
+        "int8",
+        "what depthwise convolutions compute in; floats are more exact, and faster on x86",
+        precisions=("int8",),
     ),
 )
 
@@ -23,9 +31,11 @@ class WriteOptions:
 
     Attributes:
         requantize: Whether a convolution in integers hands on integers to the next.
+        float_depthwise: Whether depthwise convolutions stay in floats.
     """
 
     requantize: bool = True
+    float_depthwise: bool = False
 
     @classmethod
     def parse(cls, options: Mapping[str, str]) -> WriteOptions:
@@ -35,4 +45,7 @@ class WriteOptions:
             ContractError: an unknown name or value.
         """
         chosen = check_options("ncnn", OPTIONS, options)
-        return cls(requantize=chosen["requantize"] == "yes")
+        return cls(
+            requantize=chosen["requantize"] == "yes",
+            float_depthwise=chosen["depthwise"] == "float32",
+        )

@@ -9,7 +9,8 @@ it ends in (squeeze-and-excite), or the linear layer, values are vectors:
 3.  An activation of a vector.
 4.  A Reshape of a vector to (1, C): nothing at all.
 
-Any other reader gets a Reshape to (C, 1, 1) before it.
+A BinaryOp with a (C, H, W) blob takes the vector as it is. Any other reader gets a Reshape to
+(C, 1, 1) before it.
 """
 
 from __future__ import annotations

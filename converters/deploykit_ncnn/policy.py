@@ -16,13 +16,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deploykit.model import Precision
+from deploykit_ncnn.options import WriteOptions
 from deploykit_ncnn.quantized_inputs import QUANTIZED_OPS
 from deploykit_quantize.policy import Policy, Recipe, TensorRule
 
 _ACTIVATIONS = TensorRule("int8", symmetric=True, per_channel=False)
 
 
-def policy_of(precision: Precision) -> Policy | None:
+def policy_of(precision: Precision, options: WriteOptions) -> Policy | None:
     """The policy of a precision; None where the float stage is written as it is."""
     if precision is not Precision.INT8:
         return None
@@ -31,4 +32,5 @@ def policy_of(precision: Precision) -> Policy | None:
         quantized_ops=QUANTIZED_OPS,
         inputs_only=True,
         group_scales=True,
+        float_depthwise=options.float_depthwise,
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite, prod
 from pathlib import Path
+from typing import BinaryIO
 
 from deploykit.errors import SourceError
 from deploykit_ncnn.layer_graph import Layer, Param
@@ -16,6 +18,20 @@ from deploykit_ncnn.write_files import (
     TAG_FLOAT,
     TAG_HALF,
     TAG_INT8,
+)
+
+_CONVOLUTIONS = frozenset(
+    {"Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise"}
+)
+_WITH_ARRAYS = _CONVOLUTIONS | {"InnerProduct", "PReLU", "MemoryData"}
+#: All other types that are written here.
+_WITHOUT_ARRAYS = frozenset(
+    {
+        *("BinaryOp", "Clip", "Concat", "Crop", "ELU", "Flatten", "GELU", "HardSigmoid"),
+        *("HardSwish", "Input", "Interp", "MatMul", "Padding", "Permute", "Pooling", "ReLU"),
+        *("Reduction", "Reshape", "ShuffleChannel", "Sigmoid", "Slice", "Softmax", "Split"),
+        *("Swish", "TanH", "Tile", "UnaryOp"),
+    }
 )
 
 _TAGS = {TAG_FLOAT: ("float32", 4), TAG_HALF: ("float16", 2), TAG_INT8: ("int8", 1)}
@@ -29,10 +45,14 @@ class StoredWeights:
     Attributes:
         dtype: Of its weights; empty if it has none that say their type.
         bytes: Of all its arrays.
+        scales: Of a layer in integers, as the file has them, 127 over the largest magnitude: those
+            of the weights, that of the input, and that of the result if it is handed on in
+            integers.
     """
 
     dtype: str
     bytes: int
+    scales: tuple[tuple[float, ...], ...] = ()
 
 
 def is_param(path: Path) -> bool:
@@ -119,81 +139,104 @@ def read_storage(path: Path, layers: tuple[Layer, ...]) -> dict[str, StoredWeigh
 
     Args:
         path: The .bin file.
-        layers: Of the .param file.
+        layers: Of the .param file. From the first one on whose type is `unknown_layer`, where
+            arrays lie cannot be told: they are left out, and the length is not judged.
 
     Raises:
         SourceError: it is missing, too short or too long, or has a tag that does not exist.
     """
+    found: dict[str, StoredWeights] = {}
+    stop = unknown_layer(layers)
+    offset = 0
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            for layer in layers[: layers.index(stop)] if stop is not None else layers:
+                stored = _read_arrays(path, stream, layer, offset, size)
+                offset += stored.bytes
+                if stored.bytes:
+                    found[layer.name] = stored
     except OSError as error:
         raise SourceError(
-            f"{path} cannot be read: {error}", expected="the weights, beside the .param file"
+            f"{path} cannot be read: {error}",
+            expected="the weights, beside the .param file",
+            advice=_ADVICE,
         ) from error
-    found: dict[str, StoredWeights] = {}
-    offset = 0
-    for layer in layers:
-        start, dtype = offset, ""
-        for count, tagged in _array_sizes(layer):
-            if tagged:
-                if offset + 4 > len(data):
-                    raise _short(path, layer, offset + 4, len(data))
-                (tag,) = struct.unpack_from("<I", data, offset)
-                if tag not in _TAGS:
-                    raise _damaged(path, f"the weights of '{layer.name}' have the tag {tag:#x}")
-                dtype, size = _TAGS[tag]
-                offset += 4 + -(-count * size // ALIGNMENT) * ALIGNMENT
-            else:
-                offset += 4 * count
-        if offset > len(data):
-            raise _short(path, layer, offset, len(data))
-        if offset > start:
-            found[layer.name] = StoredWeights(dtype, offset - start)
-    if offset != len(data):
-        raise _damaged(path, f"{len(data)} bytes are there, the layers need {offset}")
+    if offset != size and stop is None:
+        raise _damaged(path, f"{size} bytes are there, the layers need {offset}")
     return found
+
+
+def unknown_layer(layers: tuple[Layer, ...]) -> Layer | None:
+    """The first layer of a type that deploykit does not write; None if there is none."""
+    return next((x for x in layers if x.type not in _WITH_ARRAYS | _WITHOUT_ARRAYS), None)
+
+
+def _read_arrays(
+    path: Path, stream: BinaryIO, layer: Layer, start: int, size: int
+) -> StoredWeights:
+    """How a layer's arrays are stored, which begin at ``start`` in a file of ``size`` bytes."""
+    offset, dtype = start, ""
+    scales: list[tuple[float, ...]] = []
+    for array in _arrays_of(layer):
+        if array.count < 0:
+            raise _damaged(path, f"'{layer.name}' has an array of {array.count} elements")
+        begin, width = offset, 4
+        if array.tagged:
+            offset += 4
+            if offset > size:
+                raise _short(path, layer, offset, size)
+            stream.seek(begin)
+            (tag,) = struct.unpack("<I", stream.read(4))
+            if tag not in _TAGS:
+                raise _damaged(path, f"the weights of '{layer.name}' have the tag {tag:#x}")
+            dtype, width = _TAGS[tag]
+        offset += -(-array.count * width // ALIGNMENT) * ALIGNMENT
+        if offset > size:
+            raise _short(path, layer, offset, size)
+        if array.is_scale:
+            stream.seek(begin)
+            data = stream.read(offset - begin)
+            scales.append(struct.unpack(f"<{array.count}f", data))
+            if not all(isfinite(scale) and scale > 0 for scale in scales[-1]):
+                raise _damaged(path, f"'{layer.name}' has a scale that is not above zero")
+    return StoredWeights(dtype, offset - start, tuple(scales))
 
 
 def _short(path: Path, layer: Layer, needed: int, have: int) -> SourceError:
     return _damaged(path, f"{have} bytes are there, and layer '{layer.name}' needs {needed}")
 
 
-def _array_sizes(layer: Layer) -> list[tuple[int, bool]]:
-    """(elements, whether tagged) of each array of a layer, in the order of the file."""
+@dataclass(frozen=True)
+class _Array:
+    count: int
+    tagged: bool = False
+    is_scale: bool = False
+
+
+def _arrays_of(layer: Layer) -> list[_Array]:
+    """The arrays of a layer, in the order of the file."""
 
     def number(key: int, default: int = 0) -> int:
         value = layer.params.get(key, default)
         return value if isinstance(value, int) else default
 
-    if layer.type in _CONVOLUTIONS:
-        weights, made = number(6), number(0)
-        sizes = [(weights, True)] + ([(made, False)] if number(5) else [])
-        return sizes + _scale_sizes(number(8), made, number(7, 1))
-    if layer.type == "InnerProduct":
-        sizes = [(number(2), True)] + ([(number(0), False)] if number(1) else [])
-        return sizes + _scale_sizes(number(8), number(0), 1)
+    if layer.type in _CONVOLUTIONS or layer.type == "InnerProduct":
+        has_bias, weights = (5, 6) if layer.type in _CONVOLUTIONS else (1, 2)
+        made, term = number(0), number(8)
+        groups = number(7, 1) if layer.type in _CONVOLUTIONS else 1
+        arrays = [_Array(number(weights), tagged=True)]
+        arrays += [_Array(made)] if number(has_bias) else []
+        if term:
+            # Weight scales, input scale, and the scale of the integers handed on.
+            counts = [groups if term % 100 == 1 else made, 1, *([1] if term > 100 else [])]
+            arrays += [_Array(count, is_scale=True) for count in counts]
+        return arrays
     if layer.type == "PReLU":
-        return [(number(0), False)]
+        return [_Array(number(0))]
     if layer.type == "MemoryData":
-        lengths = [number(key) for key in (0, 1, 2, 11) if number(key)]
-        count = 1
-        for length in lengths:
-            count *= length
-        return [(count, False)]
+        return [_Array(prod(number(key) for key in (0, 1, 2, 11) if number(key)))]
     return []
-
-
-_CONVOLUTIONS = frozenset(
-    {"Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise"}
-)
-
-
-def _scale_sizes(term: int, made: int, groups: int) -> list[tuple[int, bool]]:
-    """Weight scales, input scale, and the scale of the integers handed on."""
-    if not term:
-        return []
-    sizes = [(groups if term % 100 == 1 else made, False), (1, False)]
-    return sizes + ([(1, False)] if term > 100 else [])
 
 
 def boundary_blobs(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -70,10 +70,19 @@ class NcnnTarget:
         return OPTIONS
 
     def policy(self, precision: Precision) -> Policy | None:
-        """How a precision is quantized; None where the float stage is written as it is."""
+        """How a precision is quantized by default; None where the float stage is written."""
+        return self.policy_with(precision, {})
+
+    def policy_with(self, precision: Precision, options: Mapping[str, str]) -> Policy | None:
+        """`deploykit.target.QuantizingByOptions`: ``depthwise`` decides.
+
+        Raises:
+            ContractError: an unknown option or value.
+        """
+        from deploykit_ncnn.options import WriteOptions
         from deploykit_ncnn.policy import policy_of
 
-        return policy_of(precision)
+        return policy_of(precision, WriteOptions.parse(options))
 
     def write(self, model: Model, request: ArtifactRequest) -> Artifact:
         """Lower a fused or quantized stage to a .param and a .bin file in memory.
@@ -108,6 +117,7 @@ class NcnnTarget:
             value_names=names,
             value_specs=specs,
             summary=_summary(lowered),
+            warnings=_not_kept(model),
         )
 
     def lowerings(self) -> LoweringTable[Any]:
@@ -173,6 +183,30 @@ def _summary(lowered: LoweredGraph) -> Mapping[str, Any]:
         summary["int8_layers"] = len(integers)
         summary["requantized"] = sum(t > 100 for t in integers)
     return summary
+
+
+def _not_kept(model: Model) -> tuple[str, ...]:
+    """What of a model that came quantized has no form here, and what it has become."""
+    from deploykit_quantize.adopt_inputs import SYMMETRIC_INPUT, WEIGHTS_AGAIN
+
+    inputs, weights = (
+        sum(note.reason.endswith(end) for note in model.notes)
+        for end in (SYMMETRIC_INPUT, WEIGHTS_AGAIN)
+    )
+    found = []
+    if inputs:
+        found.append(
+            f"ncnn int8: {inputs} layers read activations that the model quantized with a zero "
+            "point or as uint8; ncnn's integers are symmetric, so these are rounded over the same "
+            "range in other steps, up to twice as large. Quantize with symmetric int8 activations "
+            "to keep the scales"
+        )
+    if weights:
+        found.append(
+            f"ncnn int8: the weights of {weights} layers were quantized again: ncnn takes "
+            "symmetric int8 with one scale an output channel, or a group in grouped convolutions"
+        )
+    return tuple(found)
 
 
 _INTEGER_LAYERS = frozenset({"Convolution", "ConvolutionDepthWise", "InnerProduct"})

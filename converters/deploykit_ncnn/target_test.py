@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from deploykit.errors import ContractError, UnsupportedModelError
+from deploykit.graph.node_fields import FormError
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import ArtifactRequest, Target, find_target
 from deploykit_ncnn import TARGET
@@ -20,7 +21,6 @@ from deploykit_ncnn.ncnn_harness_test import (
     stage_of,
     write,
 )
-from deploykit_ncnn.node_fields import FormError
 
 MODEL = stage_of(
     "y = Conv<kernel_shape=[1,1]>(x, W)", "float[1,3,4,4] x", "y", {"W": normal(8, 3, 1, 1)}
@@ -44,7 +44,9 @@ def test_a_float_stage_is_not_written_as_int8() -> None:
         TARGET.write(MODEL, ArtifactRequest(Precision.INT8))
 
 
-@pytest.mark.parametrize("options", [{"colour": "red"}, {"requantize": "maybe"}])
+@pytest.mark.parametrize(
+    "options", [{"colour": "red"}, {"requantize": "maybe"}, {"depthwise": "int4"}]
+)
 def test_unknown_options_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(ContractError):
         TARGET.write(MODEL, ArtifactRequest(Precision.FP32, options))

@@ -12,6 +12,7 @@ The formats (ncnn's developer guide, "param and model file structure"):
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 
@@ -54,9 +55,11 @@ def write_bin(layers: Sequence[Layer], *, half: bool) -> bytes:
         half: Whether tagged floats are stored as float16; an array with an element beyond 65504
             stays float32.
     """
-    return b"".join(
-        _weight_bytes(weight, half=half) for layer in layers for weight in layer.weights
-    )
+    stream = io.BytesIO()  # its bytes are handed out without another copy
+    for layer in layers:
+        for weight in layer.weights:
+            _write_weight(stream, weight, half=half)
+    return stream.getvalue()
 
 
 def fits_half(weight: Weight) -> bool:
@@ -83,15 +86,17 @@ def _number_text(layer: Layer, value: int | float) -> str:
     return str(single)
 
 
-def _weight_bytes(weight: Weight, *, half: bool) -> bytes:
+def _write_weight(stream: io.BytesIO, weight: Weight, *, half: bool) -> None:
     data = weight.data
     if not weight.tagged:
-        return np.ascontiguousarray(data, "<f4").tobytes()
+        stream.write(np.ascontiguousarray(data, "<f4").data)
+        return
     if data.dtype == np.int8:
-        tag, content = TAG_INT8, data.tobytes()
+        tag, held = TAG_INT8, np.ascontiguousarray(data)
     elif half and fits_half(weight):
-        tag, content = TAG_HALF, np.ascontiguousarray(data, "<f2").tobytes()
+        tag, held = TAG_HALF, np.ascontiguousarray(data, "<f2")
     else:
-        tag, content = TAG_FLOAT, np.ascontiguousarray(data, "<f4").tobytes()
-    padding = b"\0" * (-len(content) % ALIGNMENT)
-    return struct.pack("<I", tag) + content + padding
+        tag, held = TAG_FLOAT, np.ascontiguousarray(data, "<f4")
+    stream.write(struct.pack("<I", tag))
+    stream.write(held.data)
+    stream.write(b"\0" * (-held.nbytes % ALIGNMENT))
