@@ -16,7 +16,7 @@ from deploykit.errors import UserError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
-from deploykit.target_options import TargetOption
+from deploykit.target_options import TargetOption, check_options
 from deploykit.tensors import QuantParams, TensorSpec
 
 if TYPE_CHECKING:
@@ -165,6 +165,50 @@ class QuantizingByOptions(Protocol):
         Raises:
             ContractError: an option that the target does not know.
         """
+
+
+@runtime_checkable
+class CheckingTarget(Protocol):
+    """A target that can tell, before anything is done, what it cannot write."""
+
+    def check_request(self, request: ArtifactRequest) -> None:
+        """Refuse options that contradict each other or the precision.
+
+        Raises:
+            ContractError: with what they contradict.
+        """
+
+
+@runtime_checkable
+class PreferringTarget(Protocol):
+    """A target whose files are another precision than fp32 where the user names none."""
+
+    @property
+    def default_precision(self) -> Precision:
+        """What is written then."""
+
+
+def options_of(target: Target) -> tuple[TargetOption, ...]:
+    """The options that a target has declared."""
+    return target.options if isinstance(target, OptionedTarget) else ()
+
+
+def default_precision_of(target: Target) -> Precision:
+    """What is written of a target where the user names no precision."""
+    if isinstance(target, PreferringTarget):
+        return target.default_precision
+    return Precision.FP32 if Precision.FP32 in target.precisions else target.precisions[0]
+
+
+def check_request(target: Target, request: ArtifactRequest) -> None:
+    """Refuse what a target cannot write: its options by their declaration, then by itself.
+
+    Raises:
+        ContractError: an option or value that it does not have, or a contradiction.
+    """
+    check_options(target.name, options_of(target), request.options)
+    if isinstance(target, CheckingTarget):
+        target.check_request(request)
 
 
 def policy_of(target: Target, precision: Precision, options: Mapping[str, str]) -> Policy | None:

@@ -1,4 +1,7 @@
-"""Options of targets as the user writes them: ``TARGET.NAME=VALUE``, e.g. ``coreml.ios=17``."""
+"""Options of targets as the user writes them: ``TARGET.NAME=VALUE``, e.g. ``coreml.ios=17``.
+
+An option may also have a flag of the command line (``--ios 17``), which is sugar for the same.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,61 @@ class TargetOption:
     """One option of a target, as data: what checks it, and what help and documents tell of it.
 
     Attributes:
-        name: As in ``TARGET.NAME=VALUE``.
-        values: What it may be; empty for a number from 1 on.
+        name: As in ``TARGET.NAME=VALUE``. With ``KEY`` after its last dot (``metadata.KEY``) it is
+            a family: any key may stand there.
+        values: What it may be; empty for a number from 1 on, or a text.
         default: What it is where it is not given, in words.
         summary: What it does, one line.
+        flag: Of the command line, e.g. ``--ios``; empty for none. One of an option that is yes or
+            no takes no value: it says yes.
+        precisions: Names of the precisions that it is for; empty for all. Files of other
+            precisions are written without it.
+        text: Whether it is any text that is not empty.
     """
 
     name: str
     values: tuple[str, ...]
     default: str
     summary: str
+    flag: str = ""
+    precisions: tuple[str, ...] = ()
+    text: bool = False
 
     @property
     def values_in_words(self) -> str:
         """The values, comma-separated."""
+        if self.text:
+            return "any text"
         return ", ".join(self.values) if self.values else "a number from 1 on"
+
+    @property
+    def is_family(self) -> bool:
+        """Whether any key may take the place of the last part of its name."""
+        return self.name.endswith(f".{_KEY}")
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is this option, or one of this family."""
+        if not self.is_family:
+            return name == self.name
+        stem = self.name.removesuffix(_KEY)
+        return name.startswith(stem) and name != stem
+
+    def takes(self, value: str) -> bool:
+        """Whether it may have this value."""
+        if self.text:
+            return bool(value.strip())
+        return value in self.values if self.values else value.isdecimal() and int(value) > 0
+
+
+_KEY = "KEY"
 
 
 def check_options(
     target: str, declared: Iterable[TargetOption], given: Mapping[str, str]
 ) -> dict[str, str]:
     """Every declared option with its value: the given one, or the default.
+
+    A family (``metadata.KEY``) has no default: of it the given ones are there.
 
     Args:
         target: The target's name, for the error.
@@ -43,18 +80,64 @@ def check_options(
     Raises:
         ContractError: an option that is not declared, or a value that it may not have.
     """
-    known = {option.name: option for option in declared}
+    options = tuple(declared)
     for name, value in given.items():
-        if name not in known:
-            raise ContractError(
-                f"the target {target} has no option {name!r}",
-                expected=f"one of {', '.join(known)}",
-            )
-        option = known[name]
-        fits = value in option.values if option.values else value.isdecimal() and int(value) > 0
-        if not fits:
+        option = _find(target, options, name)
+        if not option.takes(value):
             raise ContractError(f"option {name} is {value!r}", expected=option.values_in_words)
-    return {name: given.get(name, option.default) for name, option in known.items()}
+    chosen = {o.name: given.get(o.name, o.default) for o in options if not o.is_family}
+    return chosen | dict(given)
+
+
+def options_of_precision(
+    target: str, declared: Iterable[TargetOption], given: Mapping[str, str], precision: str
+) -> dict[str, str]:
+    """The given options that a precision has.
+
+    Raises:
+        ContractError: an option that is not declared.
+    """
+    options = tuple(declared)
+    found = {}
+    for name, value in given.items():
+        wanted = _find(target, options, name).precisions
+        if not wanted or precision in wanted:
+            found[name] = value
+    return found
+
+
+def check_option_precisions(
+    target: str,
+    declared: Iterable[TargetOption],
+    given: Mapping[str, str],
+    precisions: Iterable[str],
+) -> None:
+    """Refuse an option that none of the precisions has that are to be written.
+
+    Raises:
+        ContractError: with the first such option.
+    """
+    options, asked = tuple(declared), tuple(precisions)
+    for name, value in given.items():
+        wanted = _find(target, options, name).precisions
+        if wanted and not set(wanted) & set(asked):
+            raise ContractError(
+                f"option {target}.{name}={value} with {', '.join(asked)}",
+                expected=f"precision {' or '.join(wanted)}, which it is for",
+                advice=f"add --{wanted[0]}, or leave the option out",
+            )
+
+
+def _find(target: str, declared: tuple[TargetOption, ...], name: str) -> TargetOption:
+    for option in declared:
+        if option.is_called(name):
+            return option
+    raise ContractError(
+        f"the target {target} has no option {name!r}",
+        expected=f"one of {', '.join(o.name for o in declared)}"
+        if declared
+        else "none: it has no options",
+    )
 
 
 def parse_target_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.errors import UserError
-from deploykit.target_options import check_option_targets, parse_target_options
+from deploykit.errors import ContractError, UserError
+from deploykit.target_options import (
+    TargetOption,
+    check_option_targets,
+    check_options,
+    options_of_precision,
+    parse_target_options,
+)
+
+DECLARED = (
+    TargetOption("io", ("float32", "uint8"), "float32", "type"),
+    TargetOption("channels", (), "all", "how many", precisions=("w8",)),
+    TargetOption("author", (), "none", "who", text=True),
+    TargetOption("metadata.KEY", (), "none", "any", text=True),
+)
 
 
 def test_options_are_told_apart_by_target() -> None:
@@ -31,3 +44,35 @@ def test_options_of_a_target_that_is_not_written_are_refused() -> None:
     check_option_targets({"coreml": {"ios": "17"}}, ["tflite", "coreml"])
     with pytest.raises(UserError, match=r"coreml\.ios for coreml, which nothing is written for"):
         check_option_targets({"coreml": {"ios": "17"}}, ["tflite"])
+
+
+def test_a_key_may_hold_dots() -> None:
+    parsed = parse_target_options(["coreml.metadata.com.example.id=a=b"])
+    assert parsed == {"coreml": {"metadata.com.example.id": "a=b"}}
+
+
+def test_defaults_stand_in_for_what_is_not_given_but_not_for_families() -> None:
+    chosen = check_options("t", DECLARED, {"author": "Ada", "metadata.x": "1", "channels": "8"})
+    expected = {"io": "float32", "channels": "8", "author": "Ada", "metadata.x": "1"}
+    assert chosen == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"io": "int4"}, "io is 'int4'"),
+        ({"channels": "0"}, "a number from 1 on"),
+        ({"author": "  "}, "any text"),
+        ({"metadata": "x"}, "no option 'metadata'"),
+        ({"metadata.": "x"}, r"no option 'metadata\.'"),
+    ],
+)
+def test_what_is_not_declared_is_refused(given: dict[str, str], words: str) -> None:
+    with pytest.raises(ContractError, match=words):
+        check_options("t", DECLARED, given)
+
+
+def test_options_of_other_precisions_are_left_out() -> None:
+    given = {"channels": "8", "io": "uint8"}
+    assert options_of_precision("t", DECLARED, given, "w8") == given
+    assert options_of_precision("t", DECLARED, given, "int8") == {"io": "uint8"}

@@ -118,9 +118,10 @@ def test_inspect_takes_the_folder(bundle_folder: Path, capsys: pytest.CaptureFix
 
 def test_options_reach_the_package(tmp_path: Path) -> None:
     out = tmp_path / "b"
-    options = ["coreml.ios=18", "coreml.palettize=6", "coreml.input=image", "coreml.classifier=yes"]
+    options = ["coreml.input=image", "coreml.classifier=yes"]
     arguments = ["convert", str(CHECKPOINT), "--to", "coreml,tflite", "--w8", "--out", str(out)]
-    arguments += ["--quiet", "--samples", "4", *(w for o in options for w in ("--option", o))]
+    arguments += ["--ios", "18", "--palettize", "6", "--quiet", "--samples", "4"]
+    arguments += [word for option in options for word in ("--option", option)]
     assert main(arguments) == 0
     manifest = json.loads((out / "deploykit.json").read_text())
     coreml, tflite = manifest["artifacts"]
@@ -135,14 +136,16 @@ def test_options_reach_the_package(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (
-            ["--int8", "--calibration-samples", "4", "--option", "coreml.ios=16"],
+            ["--int8", "--calibration-samples", "4", "--ios", "16"],
             "precision int8 with ios 16",
         ),
         (["--fp16", "--option", "coreml.colour=red"], "no option 'colour'"),
         (["--fp16", "--option", "ios=17"], "TARGET.NAME=VALUE"),
         (["--fp16", "--option", "tflite.io=int8"], "which nothing is written for"),
         (["--fp16", "--io", "uint8"], "which nothing is written for"),
-        (["--fp16", "--option", "coreml.palettize=4"], "palettize 4 with precision fp16"),
+        (["--fp16", "--palettize", "4"], "coreml.palettize=4 with fp16"),
+        (["--w8", "--palettize", "5"], "palettize is '5'"),
+        (["--w8", "--ios", "15"], "precision w8 with ios 15"),
     ],
 )
 def test_bad_options_write_nothing(
@@ -153,6 +156,26 @@ def test_bad_options_write_nothing(
     assert main([*command, *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_options_are_refused_before_the_model_is_even_fused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("the way has begun")
+
+    monkeypatch.setattr("deploykit.passes.pipeline.advance", fail)
+    arguments = ["convert", str(CHECKPOINT), "--to", "coreml", "--out", str(tmp_path / "b")]
+    assert main([*arguments, "--int8", "--ios", "16"]) == 2
+
+
+def test_without_a_precision_it_is_float16_or_what_the_options_are_for(tmp_path: Path) -> None:
+    made = []
+    for name, options in (("plain", []), ("palettes", ["--palettize", "8"])):
+        arguments = ["convert", str(CHECKPOINT), "--to", "coreml", "--no-verify", "--quiet"]
+        assert main([*arguments, *options, "--out", str(tmp_path / name)]) == 0
+        made += [a.precision for a in read_bundle(tmp_path / name).artifacts]
+    assert made == ["fp16", "w8"]
 
 
 def test_two_conversions_are_byte_identical(tmp_path: Path) -> None:

@@ -100,6 +100,28 @@ def test_onnxruntimes_own_quantization_goes_to_tflite_within_two_steps(
         assert told["top1_agreement"] >= 0.9
 
 
+def test_onnxruntimes_own_quantization_goes_to_coreml_within_two_steps(
+    float_model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("coremltools")
+    model, tensors = float_model
+    source = quantize_static(model, tensors, tmp_path / "user.onnx", "uint8", "int8")
+    given = fold_qdq(deploykit.load(source).graph).params
+
+    result = convert_quantized(source, tensors, tmp_path / "bundle", "coreml")
+
+    assert result.report.passed, result.report
+    errors = layer_errors(result)
+    assert set(errors) == {"coreml-reference"}
+    assert max(errors.values()) <= 2.0
+    (artifact,) = result.bundle.artifacts
+    counts = artifact.summary["op_counts"]
+    assert counts["constexpr_affine_dequantize"] == counts["conv"] + counts["linear"]
+    (step,) = artifact.output_steps.values()
+    # Scales of a float16 program are float16.
+    assert step.scale[0] == float(np.float16(given[artifact.outputs[0].name].scale[0]))
+
+
 def test_a_quantized_models_scales_are_those_of_the_file(
     float_model: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -33,7 +33,7 @@ def load_coremltools() -> Any:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    if PACKAGE in sys.modules:
+    if sys.modules.get(PACKAGE) is not None:
         return sys.modules[PACKAGE]
     if importlib.util.find_spec(PACKAGE) is None:
         raise _missing()
@@ -61,7 +61,7 @@ def load_protobuf(name: str) -> Any:
     Raises:
         MissingDependencyError: coremltools is not installed.
     """
-    if PACKAGE in sys.modules:
+    if sys.modules.get(PACKAGE) is not None:
         return importlib.import_module(f"{PACKAGE}.proto.{name}")
     if _ALIAS not in sys.modules:
         spec = importlib.util.find_spec(PACKAGE)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value
 from deploykit.graph.ops import DOMAIN
 from deploykit.graph.reading import constant_scalar, input_at, read_float, read_int, read_string
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError, constant_of, needed_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of
 from deploykit.graph.reading import input_at, read_int, read_ints
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError, constant_of
 from deploykit_coreml.store_weights import weights_of
 
 if TYPE_CHECKING:

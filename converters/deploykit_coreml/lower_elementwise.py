@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deploykit.graph.node_fields import FormError
 from deploykit.graph.reading import constant_scalar, input_at
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -14,6 +14,7 @@ from deploykit.errors import (
     UnsupportedOp,
     UnsupportedOpsError,
 )
+from deploykit.graph.node_fields import FormError, shape_of
 from deploykit.graph.provenance import module_path
 from deploykit.lowering import LoweringTable
 from deploykit.preprocess import Preprocess
@@ -32,7 +33,6 @@ from deploykit_coreml import (  # noqa: F401
 )
 from deploykit_coreml.load_coremltools import load_builder, load_coremltools
 from deploykit_coreml.lowering_context import TABLE, Lower, LoweringContext, QuantizedVar
-from deploykit_coreml.node_fields import FormError, shape_of
 from deploykit_coreml.options import WriteOptions
 from deploykit_coreml.package_format import SHARES
 

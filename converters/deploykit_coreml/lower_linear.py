@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value
 from deploykit.graph.reading import read_float, read_int
 from deploykit_coreml.lower_convolution import bias_of
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError, constant_of, needed_value
 from deploykit_coreml.store_weights import weights_of
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploykit.graph.node_fields import FormError, constant_ints
 from deploykit.graph.reading import read_int, read_ints
 from deploykit_coreml.lower_convolution import window_pads
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError, constant_ints
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError
 from deploykit.graph.reading import read_int, read_string
 from deploykit.tensors import Array
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError
 from deploykit_coreml.sample_points import bilinear_points, interpolation_matrix
 
 if TYPE_CHECKING:

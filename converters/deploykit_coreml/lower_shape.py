@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploykit.graph.node_fields import FormError, constant_ints, constant_of, needed_value
 from deploykit.graph.reading import constant_scalar, input_at, read_int, read_ints, read_string
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import (
-    FormError,
-    constant_ints,
-    constant_of,
-    needed_value,
-)
 
 if TYPE_CHECKING:
     import onnx_ir as ir

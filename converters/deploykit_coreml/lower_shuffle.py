@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
 from deploykit.graph.ops import DOMAIN
 from deploykit.graph.reading import is_op, producer_of, read_int
 from deploykit_coreml.lower_shape import split_into
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
-from deploykit_coreml.node_fields import FormError, needed_value, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

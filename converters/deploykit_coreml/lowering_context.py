@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value, shape_of
 from deploykit.graph.ops import DOMAIN
 from deploykit.lowering import LoweringTable
 from deploykit.tensors import Array, QuantParams
-from deploykit_coreml.node_fields import FormError, constant_of, needed_value, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -11,11 +11,15 @@ What each deployment target can (the opset that its Core ML reads):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from deploykit.errors import ContractError
 from deploykit.model import Precision
 from deploykit.target_options import TargetOption, check_options
+from deploykit_coreml.package_format import RESERVED_KEYS
+
+_METADATA = "metadata"
+_COMPUTED_FREELY = ("w8", "int8")
 
 OPTIONS = (
     TargetOption(
@@ -23,6 +27,7 @@ OPTIONS = (
         ("15", "16", "17", "18"),
         "the oldest that has all that is asked for",
         "oldest iOS that reads the package",
+        flag="--ios",
     ),
     TargetOption(
         "io", ("float32", "float16"), "float32", "element type of tensor inputs and of outputs"
@@ -37,12 +42,34 @@ OPTIONS = (
         "classifier", ("no", "yes"), "no", "yes: the label and its probability are outputs too"
     ),
     TargetOption(
-        "compute", ("float16", "float32"), "float16", "floats that w8 and int8 compute in"
+        "compute",
+        ("float16", "float32"),
+        "float16",
+        "floats that the rest is computed in",
+        precisions=_COMPUTED_FREELY,
     ),
     TargetOption(
-        "palettize", ("no", "8", "6", "4"), "no", "bits of an index into a palette of w8 weights"
+        "palettize",
+        ("no", "8", "6", "4"),
+        "no",
+        "bits of an index into a palette of weights",
+        flag="--palettize",
+        precisions=("w8",),
     ),
-    TargetOption("palette_channels", (), "all", "output channels that share a palette (iOS 18)"),
+    TargetOption(
+        "palette_channels",
+        (),
+        "all",
+        "output channels that share a palette (iOS 18)",
+        precisions=("w8",),
+    ),
+    TargetOption("author", (), "none", "metadata: who made the model", text=True),
+    TargetOption("license", (), "none", "metadata: its license", text=True),
+    TargetOption("version", (), "none", "metadata: its version", text=True),
+    TargetOption(
+        "description", (), "the model's name and precision", "metadata: what it is", text=True
+    ),
+    TargetOption(f"{_METADATA}.KEY", (), "none", "metadata of your own, under any key", text=True),
 )
 _LEAST_IOS = {Precision.FP32: 15, Precision.FP16: 15, Precision.W8: 16, Precision.INT8: 17}
 
@@ -59,6 +86,11 @@ class WriteOptions:
         compute: numpy's name of the floats that it computes in.
         palette_bits: Bits of an index into a palette of weights; 0 for none.
         palette_channels: Output channels that share a palette; 0 for one palette a tensor.
+        author: Who made the model, for the package's metadata; empty for none, as are the next.
+        license: Its license.
+        version: Its version.
+        description: What it is; empty for its name and precision.
+        user_metadata: Key > value of the user's own.
     """
 
     ios: int
@@ -68,6 +100,11 @@ class WriteOptions:
     compute: str = "float16"
     palette_bits: int = 0
     palette_channels: int = 0
+    author: str = ""
+    license: str = ""
+    version: str = ""
+    description: str = ""
+    user_metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, options: Mapping[str, str], precision: Precision) -> WriteOptions:
@@ -75,7 +112,8 @@ class WriteOptions:
 
         Args:
             options: ``ios``, ``io``, ``input``, ``classifier``, ``compute``, ``palettize``,
-                ``palette_channels``.
+                ``palette_channels``, ``author``, ``license``, ``version``, ``description``,
+                ``metadata.KEY``.
             precision: What the package is to compute in.
 
         Raises:
@@ -91,6 +129,11 @@ class WriteOptions:
             compute=_compute(options, precision),
             palette_bits=_number(options.get("palettize", "no")),
             palette_channels=int(options.get("palette_channels", 0)),
+            author=options.get("author", ""),
+            license=options.get("license", ""),
+            version=options.get("version", ""),
+            description=options.get("description", ""),
+            user_metadata=_user_metadata(options),
         )
         _check_palette(chosen, precision)
         if chosen.io == "float16" and chosen.compute != "float16":
@@ -99,6 +142,18 @@ class WriteOptions:
                 expected="io float32, or a package that computes in float16",
             )
         return _with_ios(chosen, precision)
+
+
+def _user_metadata(options: Mapping[str, str]) -> dict[str, str]:
+    stem = f"{_METADATA}."
+    found = {n.removeprefix(stem): text for n, text in options.items() if n.startswith(stem)}
+    for key in found:
+        if key.startswith(RESERVED_KEYS):
+            raise ContractError(
+                f"metadata under the key {key!r}",
+                expected=f"another key: those that begin with {RESERVED_KEYS} are deploykit's own",
+            )
+    return found
 
 
 def _compute(options: Mapping[str, str], precision: Precision) -> str:
@@ -129,8 +184,6 @@ def _check_palette(chosen: WriteOptions, precision: Precision) -> None:
 
 def _with_ios(chosen: WriteOptions, precision: Precision) -> WriteOptions:
     """Refuse what the chosen iOS lacks; where none was chosen, take the oldest that has it all."""
-    from dataclasses import replace
-
     needs = [(_LEAST_IOS[precision], f"precision {precision.value}")]
     if chosen.io == "float16":
         needs.append((16, "io float16"))
@@ -143,6 +196,6 @@ def _with_ios(chosen: WriteOptions, precision: Precision) -> WriteOptions:
         raise ContractError(
             f"{what} with ios {chosen.ios}",
             expected=f"ios {least} or later: Core ML before that cannot read it",
-            advice=f"--option coreml.ios={least}, or leave it out",
+            advice=f"--ios {least}, or leave it out",
         )
     return chosen

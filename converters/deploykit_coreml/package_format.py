@@ -22,10 +22,14 @@ MODEL_PATH = "@model_path"
 #: Oldest iOS > name of its opset in the program.
 OPSETS = {15: "CoreML5", 16: "CoreML6", 17: "CoreML7", 18: "CoreML8"}
 
-#: User-defined metadata that we write.
-VERSION_KEY = "deploykit.version"
-PRECISION_KEY = "deploykit.precision"
-PREPROCESS_KEY = "deploykit.preprocess"
+#: Metadata that the format itself has.
+METADATA = ("shortDescription", "author", "license", "versionString")
+
+#: User-defined metadata that we write; no key of the user begins so.
+RESERVED_KEYS = "deploykit."
+VERSION_KEY = f"{RESERVED_KEYS}version"
+PRECISION_KEY = f"{RESERVED_KEYS}precision"
+PREPROCESS_KEY = f"{RESERVED_KEYS}preprocess"
 
 #: Names of the outputs that a classifier has besides the network's own.
 LABEL_OUTPUT = "classLabel"

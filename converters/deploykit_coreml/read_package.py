@@ -138,8 +138,9 @@ def read_package(path: Path) -> Package:
             f"{folder} is damaged, or has what is not known here: {error}",
             advice="convert the model again",
         ) from error
-    metadata = dict(spec.description.metadata.userDefined)
-    metadata["shortDescription"] = spec.description.metadata.shortDescription
+    about = spec.description.metadata
+    given = {key: str(getattr(about, key)) for key in names.METADATA}
+    metadata = {key: text for key, text in given.items() if text} | dict(about.userDefined)
     described = [*spec.description.input, *spec.description.output]
     return Package(
         path=folder,

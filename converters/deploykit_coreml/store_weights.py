@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deploykit.graph.node_fields import FormError, constant_of, needed_value
 from deploykit.tensors import Array, QuantParams
 from deploykit_coreml.fit_palette import fit_palette, nearest, pack_indices
 from deploykit_coreml.lowering_context import LoweringContext
-from deploykit_coreml.node_fields import FormError, constant_of, needed_value
 
 if TYPE_CHECKING:
     import onnx_ir as ir

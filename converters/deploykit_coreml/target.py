@@ -56,6 +56,8 @@ class CoremlTarget:
         ),
     )
 
+    default_precision: Precision = Precision.FP16
+
     @property
     def options(self) -> tuple[TargetOption, ...]:
         """What ``--option coreml.NAME=VALUE`` may say."""
@@ -68,6 +70,16 @@ class CoremlTarget:
         from deploykit_coreml.policy import policy_of
 
         return policy_of(precision)
+
+    def check_request(self, request: ArtifactRequest) -> None:
+        """`deploykit.target.CheckingTarget`: what the chosen iOS lacks is refused.
+
+        Raises:
+            ContractError: what the options contradict, and the iOS that has it.
+        """
+        from deploykit_coreml.options import WriteOptions
+
+        WriteOptions.parse(request.options, request.precision)
 
     def write(self, model: Model, request: ArtifactRequest) -> Artifact:
         """Lower a fused or quantized stage to an .mlpackage in memory.
@@ -97,7 +109,7 @@ class CoremlTarget:
             model_name=model.name,
             precision=request.precision.value,
             preprocess=model.preprocess,
-            picture_input=inputs[0].name if options.image_input else "",
+            picture_input=inputs[0].runtime_name if options.image_input else "",
             labels=model.labels or (),
             image_size=model.inputs[0].shape[2:] if options.image_input else (0, 0),  # type: ignore[arg-type]
         )
@@ -130,9 +142,10 @@ class CoremlTarget:
 def _end(
     spec: TensorSpec, names: Mapping[str, str], options: WriteOptions, *, picture: bool = False
 ) -> TensorSpec:
-    """An input or output as the package has it."""
-    dtype = "float32" if picture else options.io
-    return TensorSpec(names[spec.name], spec.shape, dtype, spec.layout)
+    """An input or output as the package has it; a name there is an identifier."""
+    dtype, held = "float32" if picture else options.io, names[spec.name]
+    tensor = "" if held == spec.name else held
+    return TensorSpec(spec.name, spec.shape, dtype, spec.layout, tensor=tensor)
 
 
 def _artifact(
@@ -145,7 +158,8 @@ def _artifact(
     stage_values: Mapping[str, str],
 ) -> Artifact:
     outputs = tuple(_end(s, lowered.outputs, options) for s in model.outputs)
-    names, specs = _values(lowered, stage_values, options, {s.name for s in (*inputs, *outputs)})
+    ends = {s.runtime_name for s in (*inputs, *outputs)}
+    names, specs = _values(lowered, stage_values, options, ends)
     summary: dict[str, object] = {
         "ops": sum(written.op_counts.values()),
         "op_counts": dict(written.op_counts),
@@ -154,7 +168,7 @@ def _artifact(
         "compute": options.compute,
     }
     if options.image_input and model.preprocess is not None:
-        summary["image"] = {"name": inputs[0].name, "color": model.preprocess.color}
+        summary["image"] = {"name": inputs[0].runtime_name, "color": model.preprocess.color}
     if options.palette_bits:
         summary["palette_bits"] = options.palette_bits
     if lowered.scale_error > 0:
@@ -177,8 +191,7 @@ def _artifact(
 
 
 def _steps(lowered: LoweredProgram, outputs: tuple[TensorSpec, ...]) -> dict[str, QuantParams]:
-    by_name = {name: value for value, name in lowered.outputs.items()}
-    found = {spec.name: lowered.quantized.get(by_name[spec.name]) for spec in outputs}
+    found = {spec.name: lowered.quantized.get(spec.name) for spec in outputs}
     return {name: held.params for name, held in found.items() if held is not None}
 
 

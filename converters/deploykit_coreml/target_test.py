@@ -8,9 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from deploykit.errors import MissingDependencyError, SourceError
+from deploykit.errors import ContractError, MissingDependencyError, SourceError
 from deploykit.model import Precision
-from deploykit.target import ArtifactRequest, OptionedTarget, Target, find_target
+from deploykit.target import (
+    ArtifactRequest,
+    CheckingTarget,
+    OptionedTarget,
+    PreferringTarget,
+    Target,
+    find_target,
+)
 from deploykit_coreml import TARGET, load_coremltools
 from deploykit_coreml.coreml_harness_test import normal, stage_of, write
 
@@ -31,7 +38,21 @@ def test_it_is_found_by_its_entry_point() -> None:
 def test_its_options_are_declared() -> None:
     assert isinstance(TARGET, OptionedTarget)
     names = ["ios", "io", "input", "classifier", "compute", "palettize", "palette_channels"]
+    names += ["author", "license", "version", "description", "metadata.KEY"]
     assert [o.name for o in TARGET.options] == names
+
+
+def test_a_request_is_checked_before_anything_is_done() -> None:
+    assert isinstance(TARGET, CheckingTarget)
+    TARGET.check_request(ArtifactRequest(Precision.INT8, {"ios": "17"}))
+    with pytest.raises(ContractError, match="precision int8 with ios 16") as caught:
+        TARGET.check_request(ArtifactRequest(Precision.INT8, {"ios": "16"}))
+    assert "ios 17 or later" in caught.value.expected
+
+
+def test_half_precision_is_the_default() -> None:
+    assert isinstance(TARGET, PreferringTarget)
+    assert TARGET.default_precision is Precision.FP16
 
 
 def run_python(code: str) -> tuple[str, str]:
@@ -108,3 +129,16 @@ def test_inspect(tmp_path: Path) -> None:
         assert words in text
     with pytest.raises(SourceError):
         TARGET.inspect(tmp_path)
+
+
+def test_metadata_of_the_user_is_written_and_shown(tmp_path: Path) -> None:
+    model = stage_of(BODY, "float[1,4,6,6] x", "y, z", {"W": normal(4, 4, 1, 1)})
+    options = {"author": "Ada", "license": "MIT", "version": "1.2", "description": "tiny one"}
+    written = write(tmp_path, model, Precision.FP16, **options, **{"metadata.team": "vision"})
+    about = written.package.metadata
+    assert (about["author"], about["license"], about["versionString"]) == ("Ada", "MIT", "1.2")
+    assert (about["shortDescription"], about["team"]) == ("tiny one", "vision")
+    assert about["deploykit.precision"] == "fp16"
+    text = TARGET.inspect(written.folder)
+    for words in ("author: Ada", "license: MIT", "versionString: 1.2", "team: vision"):
+        assert words in text

@@ -87,7 +87,7 @@ def write_package(
         blob = weights.read_bytes() if weights.is_file() else None
     finally:
         shutil.rmtree(folder)
-    _describe(spec, description)
+    _describe(spec, options, description)
     files = {
         names.MANIFEST: _manifest(has_weights=blob is not None),
         names.MODEL_FILE: spec.SerializeToString(deterministic=True),
@@ -114,11 +114,15 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _describe(spec: Any, description: PackageDescription) -> None:
+def _describe(spec: Any, options: WriteOptions, description: PackageDescription) -> None:
     metadata = spec.description.metadata
     metadata.Clear()
-    metadata.shortDescription = f"{description.model_name}, {description.precision}"
-    metadata.versionString = ""
+    named = f"{description.model_name}, {description.precision}"
+    metadata.shortDescription = options.description or named
+    metadata.versionString = options.version
+    metadata.author = options.author
+    metadata.license = options.license
+    metadata.userDefined.update(options.user_metadata)
     metadata.userDefined[names.VERSION_KEY] = __version__
     metadata.userDefined[names.PRECISION_KEY] = description.precision
     if description.preprocess is not None:

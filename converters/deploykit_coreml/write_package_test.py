@@ -118,8 +118,9 @@ def test_names_that_core_ml_has_not_are_made_valid(tmp_path: Path) -> None:
     graph.inputs[0].name, graph.outputs[0].name = "0::in.put", "tensor"
     next(iter(graph)).outputs[0].name = "0__in_put"
     artifact = TARGET.write(model, ArtifactRequest(Precision.FP32))
-    assert artifact.inputs[0].name == "v_0__in_put"
-    assert artifact.outputs[0].name == "v_tensor"
+    (given,), (made,) = artifact.inputs, artifact.outputs
+    assert (given.name, given.runtime_name) == ("0::in.put", "v_0__in_put")
+    assert (made.name, made.runtime_name) == ("tensor", "v_tensor")
     assert artifact.value_names == {"0__in_put": "v_0__in_put_2", "tensor": "v_tensor"}
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor
+from deploykit.graph.read_qdq import real_constant
 from deploykit.graph.reading import (
-    constant_array,
     is_op,
     known_shape,
     producer_of,
@@ -61,7 +61,7 @@ def _rewrite(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     if read_int(node, "training_mode", 0) or any(o.uses() for o in node.outputs[1:]):
         findings.skipped(node, "it is in training mode: export the model in evaluation mode")
         return
-    affine = _affine_of(node)
+    affine = affine_of(node)
     if affine is None:
         findings.skipped(node, "its parameters are not constant")
         return
@@ -79,8 +79,12 @@ def _rewrite(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     editor.graph.remove(node, safe=True)
 
 
-def _affine_of(node: ir.Node) -> tuple[Array, Array] | None:
-    arrays = [constant_array(value) for value in node.inputs[1:5]]
+def affine_of(node: ir.Node) -> tuple[Array, Array] | None:
+    """Scale and shift of a BatchNormalization, float64, one a channel; None if computed.
+
+    Parameters may be integers behind a DequantizeLinear, as some quantizers write them.
+    """
+    arrays = [real_constant(value) for value in node.inputs[1:5]]
     if len(arrays) != 4 or any(array is None for array in arrays):
         return None
     gamma, beta, mean, variance = (np.asarray(a, dtype=np.float64) for a in arrays)

@@ -15,6 +15,7 @@ from deploykit.passes.fold_affine import FoldAffine
 from deploykit.passes.fold_batchnorm import FoldBatchnorm
 from deploykit.passes.fold_constants import FoldConstants
 from deploykit.passes.fold_pad import FoldPad
+from deploykit.passes.fold_quantized_batchnorm import FoldQuantizedBatchnorm
 from deploykit.passes.fuse_activations import FuseActivations
 from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle
 from deploykit.passes.fuse_concat_shuffle_split import FuseConcatShuffleSplit
@@ -22,6 +23,8 @@ from deploykit.passes.infer_shapes import InferShapes
 from deploykit.passes.inline_functions import InlineFunctions
 from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.simplify_onnx import SimplifyOnnx
+from deploykit.passes.sink_transposes import SinkTransposes
+from deploykit.passes.slice_channels import SliceChannels
 
 
 def simplify_passes() -> tuple[Pass, ...]:
@@ -44,13 +47,16 @@ def fuse_passes() -> tuple[Pass, ...]:
         InferShapes(),
         FoldConstants(),
         Canonicalize(),
+        SinkTransposes(),
         EliminateIdentities(),
         RemoveUnused(),  # readers that are dead would stand in the way of folding
         FoldPad(),
+        FoldQuantizedBatchnorm(),
         FoldBatchnorm(),
         FoldAffine(),
         FuseActivations(),
         FuseChannelShuffle(),
+        SliceChannels(),
         FuseConcatShuffleSplit(),
         RemoveUnused(),
     )
