@@ -11,86 +11,43 @@ Written as a whole or not at all, and byte-identical from run to run: no dates, 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
 from deploykit.errors import BundleError
 from deploykit.files import folder_written_atomically, sha256_of
-from deploykit.preprocess import Preprocess
-from deploykit.report.json import verdict_from_dict, verdict_to_dict
-from deploykit.report.model import Verdict
-from deploykit.tensors import FloatArray, QuantParams, TensorSpec
+from deploykit.manifest import (
+    GOLDEN,
+    SCHEMA,
+    Bundle,
+    BundleArtifact,
+    BundleFile,
+    bundle_from_dict,
+)
+from deploykit.tensors import FloatArray
 
-SCHEMA = "deploykit.bundle/1"
+__all__ = [
+    "CALIBRATION",
+    "GOLDEN",
+    "MANIFEST",
+    "SCHEMA",
+    "Bundle",
+    "BundleArtifact",
+    "BundleFile",
+    "Golden",
+    "check_replaceable",
+    "read_bundle",
+    "write_bundle",
+]
+
 MANIFEST = "deploykit.json"
-GOLDEN = "golden.npz"
 CALIBRATION = "calibration.json"
-
-
-@dataclass(frozen=True)
-class BundleFile:
-    """One file of an artefact.
-
-    Attributes:
-        path: Relative to the bundle's folder.
-        sha256: Of the file.
-        bytes: Its size.
-    """
-
-    path: str
-    sha256: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class BundleArtifact:
-    """One artefact of a bundle.
-
-    Attributes:
-        target: E.g. ``tflite``.
-        precision: E.g. ``int8``.
-        path: What its runtime is given, relative to the bundle's folder: a file, or a folder.
-        files: Every file of it; most have one.
-        stage: Key of the golden outputs of the stage that it was made from.
-        inputs: In the artefact's own layouts and dtypes.
-        outputs: Likewise.
-        output_steps: Output name > the integer quantization behind it, also where the output
-            itself is float.
-        summary: What the target says of it.
-        verdicts: What the runners said of it.
-    """
-
-    target: str
-    precision: str
-    path: str
-    files: tuple[BundleFile, ...]
-    stage: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    output_steps: Mapping[str, QuantParams] = field(default_factory=dict)
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    verdicts: tuple[Verdict, ...] = ()
-
-    @property
-    def bytes(self) -> int:
-        """Size of all its files."""
-        return sum(f.bytes for f in self.files)
-
-    @property
-    def sha256(self) -> str:
-        """Of its file; of the list of hashes and paths where there are several."""
-        if len(self.files) == 1:
-            return self.files[0].sha256
-        listing = "".join(f"{f.sha256}  {f.path}\n" for f in self.files)
-        return hashlib.sha256(listing.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -164,74 +121,6 @@ class Golden:
         return cls(inputs, reference, stages, runs)
 
 
-@dataclass(frozen=True)
-class Bundle:
-    """What the manifest says; see the module's docstring for the folder.
-
-    Attributes:
-        name: The model's name.
-        source: ``kind``, ``file`` (name only), ``sha256``, ``arch``.
-        libraries: Package > version, of all that shaped the artefacts.
-        inputs: The source network's own inputs (float32, NCHW).
-        outputs: Its outputs.
-        preprocess: The contract of its picture input, or None.
-        labels: Class names in the order of the output, or None.
-        reference: What gave the float reference, in words.
-        artifacts: The files.
-        calibration: ``samples``, ``data``, ``observer`` and ``warnings``, or None.
-        has_golden: Whether golden vectors are there.
-    """
-
-    name: str
-    source: Mapping[str, str]
-    libraries: Mapping[str, str]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    preprocess: Preprocess | None
-    labels: tuple[str, ...] | None
-    reference: str
-    artifacts: tuple[BundleArtifact, ...]
-    calibration: Mapping[str, Any] | None = None
-    has_golden: bool = False
-
-    def to_json(self) -> str:
-        """The manifest as text; `read_bundle` reads it back."""
-        first = self.inputs[0].to_dict() if self.inputs else {}
-        first["preprocess"] = self.preprocess.to_dict() if self.preprocess else None
-        document = {
-            "schema": SCHEMA,
-            "name": self.name,
-            "source": dict(self.source),
-            "libraries": dict(sorted(self.libraries.items())),
-            "input": first,
-            "inputs": [s.to_dict() for s in self.inputs],
-            "outputs": [s.to_dict() for s in self.outputs],
-            "labels": list(self.labels) if self.labels is not None else None,
-            "reference": self.reference,
-            "calibration": dict(self.calibration) if self.calibration is not None else None,
-            "golden": GOLDEN if self.has_golden else None,
-            "artifacts": [_artifact_to_dict(a) for a in self.artifacts],
-        }
-        return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _artifact_to_dict(artifact: BundleArtifact) -> dict[str, Any]:
-    return {
-        "target": artifact.target,
-        "precision": artifact.precision,
-        "path": artifact.path,
-        "sha256": artifact.sha256,
-        "bytes": artifact.bytes,
-        "files": [asdict(f) for f in artifact.files],
-        "stage": artifact.stage,
-        "inputs": [s.to_dict() for s in artifact.inputs],
-        "outputs": [s.to_dict() for s in artifact.outputs],
-        "output_steps": {k: v.to_dict() for k, v in sorted(artifact.output_steps.items())},
-        "summary": dict(artifact.summary),
-        "verdicts": [verdict_to_dict(v) for v in artifact.verdicts],
-    }
-
-
 def write_bundle(
     folder: Path,
     bundle: Bundle,
@@ -302,15 +191,11 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
         )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        schema = document["schema"]
-        if schema != SCHEMA:
-            raise BundleError(
-                f"{path} has schema {schema!r}",
-                expected=SCHEMA,
-                advice="convert the model again with this version of deploykit",
-            )
-        bundle = _bundle_from_dict(document)
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        _check_schema(path, document["schema"])
+        bundle = bundle_from_dict(document)
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{path} is damaged: {type(error).__name__}: {error}",
             advice="convert the model again",
@@ -320,6 +205,21 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
         for file in artifact.files:
             _check_file(folder, file)
     return bundle
+
+
+def _check_schema(path: Path, schema: object) -> None:
+    if schema == SCHEMA:
+        return
+    name, _, version = SCHEMA.partition("/")
+    found, _, number = str(schema).partition("/")
+    newer = found == name and number.isdecimal() and int(number) > int(version)
+    raise BundleError(
+        f"{path} has schema {schema!r}",
+        expected=SCHEMA,
+        advice="a newer deploykit wrote it: update deploykit"
+        if newer
+        else "convert the model again with this version of deploykit",
+    )
 
 
 def _check_place(path: str) -> None:
@@ -342,36 +242,3 @@ def _check_file(folder: Path, entry: BundleFile) -> None:
             expected=f"{entry.sha256[:16]}..., as the manifest says",
             advice="it was changed after the conversion: convert the model again",
         )
-
-
-def _bundle_from_dict(document: Mapping[str, Any]) -> Bundle:
-    preprocess = document["input"]["preprocess"]
-    labels = document["labels"]
-    return Bundle(
-        name=str(document["name"]),
-        source=document["source"],
-        libraries=document["libraries"],
-        inputs=tuple(TensorSpec.from_dict(s) for s in document["inputs"]),
-        outputs=tuple(TensorSpec.from_dict(s) for s in document["outputs"]),
-        preprocess=Preprocess.from_dict(preprocess) if preprocess else None,
-        labels=tuple(labels) if labels is not None else None,
-        reference=str(document["reference"]),
-        calibration=document["calibration"],
-        has_golden=document["golden"] is not None,
-        artifacts=tuple(_artifact_from_dict(a) for a in document["artifacts"]),
-    )
-
-
-def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
-    return BundleArtifact(
-        target=data["target"],
-        precision=data["precision"],
-        path=data["path"],
-        files=tuple(BundleFile(f["path"], f["sha256"], int(f["bytes"])) for f in data["files"]),
-        stage=data["stage"],
-        inputs=tuple(TensorSpec.from_dict(s) for s in data["inputs"]),
-        outputs=tuple(TensorSpec.from_dict(s) for s in data["outputs"]),
-        output_steps={k: QuantParams.from_dict(v) for k, v in data["output_steps"].items()},
-        summary=data["summary"],
-        verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
-    )

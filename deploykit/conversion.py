@@ -16,12 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.bundle import Bundle, BundleArtifact, BundleFile, check_replaceable, write_bundle
-from deploykit.conversion_plan import ConvertRequest, choose_runners, plan_artifacts
-from deploykit.errors import DataError, UserError
+from deploykit.conversion_plan import (
+    ConvertRequest,
+    choose_runners,
+    plan_artifacts,
+)
+from deploykit.errors import (
+    DataError,
+    UserError,
+)
+from deploykit.make_artifacts import make_artifacts, quantize_stage
 from deploykit.model import Model, Precision, Stage
-from deploykit.parity.limits import Limits, limits_with
-from deploykit.report.model import Report
-from deploykit.target import ArtifactRequest, Made, Target, policy_of
+from deploykit.parity.limits import Limits, check_limits, limits_with
+from deploykit.report.model import LeftOut, Report
+from deploykit.target import Made, Target
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
@@ -62,20 +70,16 @@ def convert(
 
     Raises:
         UserError: an option or data that cannot be used; nothing was written.
-        UnsupportedOpsError: with every op that a target lacks; nothing was written.
+        UnsupportedModelError: the target refuses the model, or all of several do, with every op
+            that is lacking; nothing was written. One of several that refuses is left out.
     """
     from deploykit.passes.pipeline import advance
 
     request = request or ConvertRequest()
     plan, left_out = plan_artifacts(request)
     limits = limits_with(request.limits)
+    check_limits(request.limits, {precision for _, precision in plan})
     runners = choose_runners(request, plan)
-    if request.verify:
-        left_out += [
-            f"{name} is written but not verified: no runner that was asked for, or is here, runs it"
-            for name, chosen in runners.items()
-            if not chosen
-        ]
     folder = request.out if request.out is not None else Path(model.name)
     check_replaceable(folder)
     fused = advance(model, Stage.FUSED)
@@ -83,14 +87,36 @@ def convert(
     _check_quantized_source(fused, plan)
     data = _calibration_data(fused, request, plan)
     table = _calibration_table(fused, request, plan, data, progress)
-    made = []
-    for target, precision in plan:
-        made.append(_make(fused, target, precision, request, table))
-        size = sum(len(data) for data in made[-1].files.values())
-        progress(f"{target.name} {precision.value}: {size:,} bytes")
+    made, refused = make_artifacts(fused, plan, request, table, progress)
+    left_out += refused
     proof = _prove(model, fused, made, runners, request, limits, data, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
-    bundle = Bundle(
+    bundle = _assemble(model, fused, proof, artifacts, left_out, table, request)
+    files = {path: data for item in made for path, data in item.files.items()}
+    write_bundle(
+        folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
+    )
+    report = Report(
+        model=model.name,
+        reference=bundle.reference,
+        verdicts=tuple(v for a in artifacts for v in a.verdicts),
+        warnings=(*_not_verified(made, runners, request), *_warnings(table, made)),
+        stages=proof.stages if proof else (),
+        left_out=tuple(left_out),
+    )
+    return ConversionResult(folder, bundle, report)
+
+
+def _assemble(
+    model: Model,
+    fused: Model,
+    proof: Proof | None,
+    artifacts: tuple[BundleArtifact, ...],
+    left_out: Sequence[LeftOut],
+    table: CalibrationTable | None,
+    request: ConvertRequest,
+) -> Bundle:
+    return Bundle(
         name=model.name,
         source={
             "kind": model.source.kind,
@@ -107,19 +133,8 @@ def convert(
         artifacts=artifacts,
         calibration=_calibration_summary(table, request),
         has_golden=proof is not None,
+        left_out=tuple(left_out),
     )
-    files = {path: data for item in made for path, data in item.files.items()}
-    write_bundle(
-        folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
-    )
-    report = Report(
-        model=model.name,
-        reference=bundle.reference,
-        verdicts=tuple(v for a in artifacts for v in a.verdicts),
-        warnings=(*left_out, *_warnings(table, made)),
-        stages=proof.stages if proof else (),
-    )
-    return ConversionResult(folder, bundle, report)
 
 
 def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision]]) -> None:
@@ -215,6 +230,17 @@ def _table_of(fused: Model, table: CalibrationTable, request: ConvertRequest) ->
     return table
 
 
+def _not_verified(
+    made: Sequence[Made], runners: Mapping[str, tuple[str, ...]], request: ConvertRequest
+) -> list[str]:
+    names = dict.fromkeys(m.artifact.target for m in made) if request.verify else ()
+    return [
+        f"{name} is written but not verified: no runner that was asked for, or is here, runs it"
+        for name in names
+        if not runners[name]
+    ]
+
+
 def _warnings(table: CalibrationTable | None, made: Sequence[Made]) -> tuple[str, ...]:
     """Of the calibration and of every artefact, each once."""
     found = [*(table.warnings if table else ()), *(w for m in made for w in m.artifact.warnings)]
@@ -234,32 +260,31 @@ def _calibration_summary(
     }
 
 
-def _make(
+def quantize_for_target(
     fused: Model,
     target: Target,
-    precision: Precision,
     request: ConvertRequest,
-    table: CalibrationTable | None,
-) -> Made:
-    from deploykit.graph.qdq import has_qdq
-    from deploykit_quantize.adopt_qdq import adopt_quantization
-    from deploykit_quantize.policy import Observer
-    from deploykit_quantize.quantizer import quantize_model
-    from deploykit_quantize.weight_only import quantize_weights
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Model:
+    """The quantized stage that `convert` would give a target for int8.
 
-    options = request.options.get(target.name, {})
-    policy = policy_of(target, precision, options)
-    stage, key = fused, Stage.FUSED.value
-    if policy is not None:
-        key = f"{target.name}.{precision.value}"
-        if has_qdq(fused.graph):
-            stage = adopt_quantization(fused, policy)
-        elif policy.recipe.activations is None:
-            stage = quantize_weights(fused, policy.recipe)
-        elif table is not None:
-            stage = quantize_model(fused, policy, table, request.observer or Observer())
-    artifact = target.write(stage, ArtifactRequest(precision, options))
-    return Made(f"{fused.name}.{precision.value}", artifact, key, stage)
+    Args:
+        fused: The fused stage; a QDQ model that the user brought keeps its scales.
+        target: Whose policy quantizes.
+        request: How to calibrate; what else it asks for is not looked at.
+        progress: Called with one line a step.
+
+    Raises:
+        UserError: the target has no int8, or the data cannot be used or are missing.
+    """
+    if Precision.INT8 not in target.precisions:
+        raise UserError(f"the target {target.name} writes no int8 files")
+    plan = [(target, Precision.INT8)]
+    data = _calibration_data(fused, request, plan)
+    table = _calibration_table(fused, request, plan, data, progress)
+    policy = target.policy(Precision.INT8)
+    return fused if policy is None else quantize_stage(fused, policy, request, table)
 
 
 def _prove(

@@ -10,9 +10,23 @@ from typing import TYPE_CHECKING
 from deploykit.errors import UserError
 from deploykit.installation import why_not_installed
 from deploykit.model import Precision
-from deploykit.runners.registry import available_runners
-from deploykit.target import Target, available_targets, find_target
-from deploykit.target_options import check_option_targets
+from deploykit.report.model import LeftOut
+from deploykit.runners.process import check_installed
+from deploykit.runners.registry import available_runners, find_runner
+from deploykit.target import (
+    ArtifactRequest,
+    Target,
+    available_targets,
+    check_request,
+    default_precision_of,
+    find_target,
+    options_of,
+)
+from deploykit.target_options import (
+    check_option_precisions,
+    check_option_targets,
+    options_of_precision,
+)
 
 if TYPE_CHECKING:
     from deploykit_quantize.policy import Observer
@@ -26,7 +40,8 @@ class ConvertRequest:
 
     Attributes:
         targets: Names of targets; ``all`` for every installed one that has the precisions.
-        precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``.
+        precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``; empty for what each
+            target's options are for, or else its default (fp32 of most).
         options: Target > its own options, e.g. ``{"tflite": {"io": "float32"}}``.
         out: The bundle's folder; None for a folder named like the model, here.
         calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
@@ -44,7 +59,7 @@ class ConvertRequest:
     """
 
     targets: tuple[str, ...] = ("tflite",)
-    precisions: tuple[str, ...] = ("fp32",)
+    precisions: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     out: Path | None = None
     calibration: Path | None = None
@@ -64,11 +79,13 @@ class ConvertRequest:
 ALL_TARGETS = "all"
 
 
-def plan_artifacts(request: ConvertRequest) -> tuple[list[tuple[Target, Precision]], list[str]]:
+def plan_artifacts(
+    request: ConvertRequest,
+) -> tuple[list[tuple[Target, Precision]], list[LeftOut]]:
     """What is written: each target with each precision.
 
     Returns:
-        The plan, and in words what ``all`` leaves out and why.
+        The plan, and what ``all`` leaves out.
 
     Raises:
         UserError: an unknown target, precision or option, or nothing to write.
@@ -78,50 +95,81 @@ def plan_artifacts(request: ConvertRequest) -> tuple[list[tuple[Target, Precisio
     return _plan_of_named(request), []
 
 
-def _plan_of_all(request: ConvertRequest) -> tuple[list[tuple[Target, Precision]], list[str]]:
+def _plan_of_all(
+    request: ConvertRequest,
+) -> tuple[list[tuple[Target, Precision]], list[LeftOut]]:
     """Every installed target with the precisions that it has."""
     plan: list[tuple[Target, Precision]] = []
-    left_out = []
+    left_out: list[LeftOut] = []
     for name in available_targets():
         if missing := why_not_installed(name):
-            left_out.append(f"{name} is left out: {missing}")
+            left_out.append(LeftOut(name, "", missing))
             continue
         has = [p.value for p in find_target(name).precisions]
         lacks = [p for p in request.precisions if p not in has and p in _PRECISIONS]
-        left_out += [f"{name} {p} is left out: {name} writes {', '.join(has)}" for p in lacks]
+        left_out += [LeftOut(name, p, f"{name} writes {', '.join(has)}") for p in lacks]
         precisions = tuple(p for p in request.precisions if p not in lacks)
-        if precisions:
+        if precisions or not request.precisions:
             options = {k: v for k, v in request.options.items() if k == name}
             one = replace(request, targets=(name,), precisions=precisions, options=options)
             plan += _plan_of_named(one)
     if not plan:
         raise UserError(
-            f"no target can be written: {'; '.join(left_out)}", expected="a target that is here"
+            "no target can be written: "
+            + "; ".join(f"{o.target} {o.precision}".strip() + f": {o.reason}" for o in left_out),
+            expected="a target that is here",
         )
     check_option_targets(request.options, [target.name for target, _ in plan])
     return plan, left_out
 
 
 def _plan_of_named(request: ConvertRequest) -> list[tuple[Target, Precision]]:
-    if not request.targets or not request.precisions:
-        raise UserError("nothing to make", expected="at least one target and one precision")
+    if not request.targets:
+        raise UserError("nothing to make", expected="at least one target")
     check_option_targets(request.options, request.targets)
     plan = []
     for name in dict.fromkeys(request.targets):
         target = find_target(name)
-        for text in dict.fromkeys(request.precisions):
-            try:
-                precision = Precision(text)
-            except ValueError:
-                raise UserError(
-                    f"unknown precision {text!r}",
-                    expected=f"one of {', '.join(p.value for p in Precision)}",
-                ) from None
+        given = request.options.get(name, {})
+        precisions = _precisions_of(target, given, request)
+        asked = [precision.value for precision in precisions]
+        check_option_precisions(name, options_of(target), given, asked)
+        for precision in precisions:
             if precision not in target.precisions:
                 known = ", ".join(p.value for p in target.precisions)
-                raise UserError(f"{name} cannot be written as {text}", expected=f"one of {known}")
+                raise UserError(
+                    f"{name} cannot be written as {precision.value}", expected=f"one of {known}"
+                )
+            check_request(target, request_of(target, precision, request))
             plan.append((target, precision))
     return plan
+
+
+def request_of(target: Target, precision: Precision, request: ConvertRequest) -> ArtifactRequest:
+    """What a target is asked to write: a precision, with the options that it has."""
+    given = request.options.get(target.name, {})
+    options = options_of_precision(target.name, options_of(target), given, precision.value)
+    return ArtifactRequest(precision, options)
+
+
+def _precisions_of(
+    target: Target, given: Mapping[str, str], request: ConvertRequest
+) -> list[Precision]:
+    """What is asked for; if nothing is, what the options are for, or else the default."""
+    if request.precisions:
+        return [_precision_called(name) for name in dict.fromkeys(request.precisions)]
+    declared = [o for name in given for o in options_of(target) if o.is_called(name)]
+    implied = [_precision_called(o.precisions[0]) for o in declared if o.precisions]
+    return list(dict.fromkeys(implied)) or [default_precision_of(target)]
+
+
+def _precision_called(text: str) -> Precision:
+    try:
+        return Precision(text)
+    except ValueError:
+        raise UserError(
+            f"unknown precision {text!r}", expected=f"one of {', '.join(_PRECISIONS)}"
+        ) from None
 
 
 def choose_runners(
@@ -131,6 +179,7 @@ def choose_runners(
 
     Raises:
         UserError: a runner that none of the targets has.
+        MissingDependencyError: the package of one of them is not installed; said before any work.
     """
     chosen: dict[str, tuple[str, ...]] = {}
     known: list[str] = []
@@ -148,4 +197,7 @@ def choose_runners(
             f"no runner of {', '.join(chosen)} is called {', '.join(unknown)}",
             expected=f"one of {', '.join(known)}",
         )
+    if request.verify:
+        for name in dict.fromkeys(n for names in chosen.values() for n in names):
+            check_installed(find_runner(name))
     return chosen

@@ -10,7 +10,9 @@
     ├── ParityError                exit 1   an artefact does not do what its source does
     ├── UnsupportedModelError      exit 3   a sound model that deploykit cannot carry
     │   └── UnsupportedOpsError             ... because of ops, all listed at once
-    └── RunnerError                exit 1   a runtime crashed, hung or refused a model
+    └── RunnerError                exit 1   a runtime refused a model, or failed on it
+        ├── RunnerCrashError                ... its process died
+        └── RunnerTimeoutError              ... it took longer than it was given
 
 Anything else that escapes is a bug of ours and shows its traceback. A user error says what was
 found, what was expected and what to do; `DeploykitError.__init__` takes the three apart.
@@ -97,6 +99,14 @@ class RunnerError(DeploykitError):
     """A runtime crashed, ran out of time, or refused a model."""
 
     exit_code = EXIT_PARITY
+
+
+class RunnerCrashError(RunnerError):
+    """A runtime's process died: by a signal, or by an exit of its own."""
+
+
+class RunnerTimeoutError(RunnerError):
+    """A runtime took longer than its time limit, and was ended."""
 
 
 class UnsupportedModelError(DeploykitError):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.bundle import Bundle, read_bundle
-from deploykit.errors import BundleError, DataError, SourceError, UserError
-from deploykit.files import sha256_of
+from deploykit.errors import BundleError, SourceError, UserError
+from deploykit.files import files_in, sha256_of
 from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
-from deploykit.runners.registry import available_runners
+from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import find_target
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ def evaluate(
         UserError: the bundle, data or source cannot be used.
         RunnerError: a runtime failed.
     """
+    from deploykit.zoo.evaluate import check_classes
+
     bundle = read_bundle(folder)
     if bundle.preprocess is None:
         raise BundleError(
@@ -125,7 +127,7 @@ def evaluate(
             "a default",
         )
     images = _load_images(data, samples)
-    _check_labels(bundle, images)
+    check_classes(bundle.labels, images)
     rows: list[AccuracyRow] = []
     reference = None
     if source:
@@ -140,7 +142,10 @@ def evaluate(
         )  # fmt: skip
         for name in names:
             options = {"threads": threads}
-            spec = RunnerSpec(name, str(folder / artifact.path), options, timeout_s)
+            file = find_runner(name).file_to_run(artifact.path, [f.path for f in artifact.files])
+            if not file:
+                continue
+            spec = RunnerSpec(name, str(folder / file), options, timeout_s)
             with open_runner(spec) as runner:
                 top1 = _measure(
                     runner, artifact.inputs[0], artifact.outputs[0], bundle.preprocess, images
@@ -171,15 +176,6 @@ def _load_images(path: Path, samples: int | None) -> LabelledImages:
     return replace(images, images=images.images[:samples], labels=images.labels[:samples])
 
 
-def _check_labels(bundle: Bundle, images: LabelledImages) -> None:
-    if bundle.labels is not None and tuple(bundle.labels) != tuple(images.classes):
-        raise DataError(
-            f"the data have classes {', '.join(images.classes[:4])}, ...",
-            expected=f"those of the model: {', '.join(bundle.labels[:4])}, ...",
-            advice="measure the model on the classes that it was trained for",
-        )
-
-
 def _evaluate_reference(
     bundle: Bundle,
     preprocess: Preprocess,
@@ -191,7 +187,7 @@ def _evaluate_reference(
     from deploykit.sources.load import load
 
     path = Path(source)
-    if not path.is_file():
+    if not path.exists():
         raise SourceError(f"there is no file {source}", expected="the bundle's source model")
     if sha256_of(path) != bundle.source["sha256"]:
         raise SourceError(
@@ -199,10 +195,11 @@ def _evaluate_reference(
             expected=f"a file with SHA-256 {bundle.source['sha256'][:16]}...",
         )
     model = load(path)
+    size = sum(file.stat().st_size for file in files_in(path))
     if model.source.reference == STAGE_RUNNER:
         with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
             measured = _measure(runner, bundle.inputs[0], bundle.outputs[0], preprocess, images)
-            return measured, runner.info.name, path.stat().st_size
+            return measured, runner.info.name, size
     options = {
         "load_options": dict(model.source.load_options),
         "threads": threads,
@@ -210,7 +207,7 @@ def _evaluate_reference(
     }
     with open_runner(RunnerSpec(model.source.reference, str(path), options, timeout_s)) as runner:
         measured = _measure(runner, bundle.inputs[0], bundle.outputs[0], preprocess, images)
-        return measured, runner.info.name, path.stat().st_size
+        return measured, runner.info.name, size
 
 
 def _measure(

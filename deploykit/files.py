@@ -13,14 +13,33 @@ from pathlib import Path
 
 from deploykit.errors import BundleError
 
+_REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EEXIST, errno.ENAMETOOLONG),
+)
+
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in chunks."""
+    """Hexadecimal SHA-256 of a file, read in chunks.
+
+    Of a folder: of the relative paths and the hashes of all files in it.
+    """
     digest = hashlib.sha256()
+    if path.is_dir():
+        for file in files_in(path):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
+        return digest.hexdigest()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def files_in(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder, sorted."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
+    return [path]
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -91,9 +110,9 @@ def as_user_error(path: Path) -> Iterator[None]:
                 f"the disk is full: {path} was not written",
                 advice="free some space; what was there before is untouched",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _REFUSALS:
             raise BundleError(
                 f"cannot write {path}: {error.strerror}",
-                advice="give another folder with --out",
+                advice="give another path with --out",
             ) from error
         raise

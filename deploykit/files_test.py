@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import BundleError
-from deploykit.files import as_user_error, folder_written_atomically, write_atomically
+from deploykit.files import (
+    as_user_error,
+    files_in,
+    folder_written_atomically,
+    sha256_of,
+    write_atomically,
+)
 
 
 def test_write_replaces_and_leaves_no_sibling(tmp_path: Path) -> None:
@@ -32,6 +38,13 @@ def test_failed_write_keeps_the_old_file(
         write_atomically(target, b"new")
     assert target.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").mkdir()
+    with pytest.raises(BundleError, match=r"cannot write .*a\.bin"):
+        write_atomically(tmp_path / "a.bin", b"new")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.bin"]
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
@@ -95,3 +108,19 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
         (new / "x").write_text("new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "x").read_text() == "new"
+
+
+def test_a_folders_hash_is_that_of_its_paths_and_contents(tmp_path: Path) -> None:
+    def folder(name: str, **files: str) -> Path:
+        for file, text in files.items():
+            path = tmp_path / name / file.replace("_", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / name
+
+    first = sha256_of(folder("a", x="1", inner_y="2"))
+    assert sha256_of(folder("b", inner_y="2", x="1")) == first
+    assert sha256_of(folder("c", x="1", inner_y="3")) != first
+    assert sha256_of(folder("d", x="1", y="2")) != first
+    assert [p.name for p in files_in(tmp_path / "a")] == ["y", "x"]
+    assert files_in(tmp_path / "a" / "x") == [tmp_path / "a" / "x"]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from deploykit import installation
 from deploykit.cli import main
 from deploykit.installation import Package, needed_packages, why_not_installed
+from deploykit.zoo import datasets
 
 
 def give(monkeypatch: pytest.MonkeyPatch, lines: list[str], versions: dict[str, str]) -> None:
@@ -72,6 +74,28 @@ def test_doctor_fails_only_for_what_is_needed(
     assert main(["doctor", "--need", "onnx"]) == 0
     assert main(["doctor", "--need", "nothing"]) == 2
     assert "nothing is called nothing" in capsys.readouterr().err
+
+
+def test_doctor_tells_where_the_dataset_is_and_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(datasets, "FASHION_MNIST_FOLDER", tmp_path)
+    names = [f"{split}-{kind}" for split in ("train", "t10k")
+             for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
+    for name in names[:2]:
+        (tmp_path / f"{name}.gz").write_bytes(b"")
+    (tmp_path / names[2]).write_bytes(b"")
+    assert main(["doctor"]) == 0, "a dataset is for training alone"
+    text = capsys.readouterr().out
+    assert f"MISSING dataset fashion-mnist: {tmp_path} lacks t10k-labels-idx1-ubyte" in text
+    assert text.endswith("  apt-get install dataset-fashion-mnist\n")
+    assert main(["doctor", "--need", "fashion-mnist", "--json"]) == 2
+    (found,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert found["missing"] == ["t10k-labels-idx1-ubyte"]
+    assert found["command"] == "apt-get install dataset-fashion-mnist"
+    (tmp_path / names[3]).write_bytes(b"")
+    assert main(["doctor", "--need", "fashion-mnist"]) == 0
+    assert f"ok      dataset fashion-mnist: {tmp_path} (" in capsys.readouterr().out
 
 
 def test_targets_are_listed_with_what_they_take(capsys: pytest.CaptureFixture[str]) -> None:

@@ -67,14 +67,15 @@ class SourceInfo:
 
     Attributes:
         kind: ``checkpoint``, ``safetensors``, ``exported_program``, ``torchscript``, ``onnx``,
-            ``pickled_module`` or ``module`` (an object in memory).
+            ``pickled_module``, ``keras``, ``saved_model`` or ``module`` (an object in memory).
         path: The file as it was given; empty for an object in memory.
         sha256: Hash of the file; empty for an object in memory.
         arch: The architecture's name, where there is one, e.g. ``timm/ghostnet_100``.
         load_options: Plain data from which `deploykit.sources.LoadOptions` is built again, so
             that the ``torch`` runner can load the same thing in a process of its own.
         reference: Name of the runner that gives the float reference: ``torch`` for what torch
-            can run, ``onnxruntime`` (of the exported stage) for an .onnx file.
+            can run, ``tensorflow`` for what TensorFlow can, ``onnxruntime`` (of the exported
+            stage) for an .onnx file.
     """
 
     kind: str

@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from deploykit.errors import ContractError, DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL.Image import Image
 
-FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
+    FloatArray = npt.NDArray[np.float32]
+    ByteArray = npt.NDArray[np.uint8]
+else:  # the command line's help needs no numpy
+    FloatArray = ByteArray = Any
 
 _COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -50,6 +51,8 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
+        import numpy as np
+
         if self.color not in _COLORS:
             raise ContractError(
                 f"preprocess.color is {self.color!r}", expected=f"one of {', '.join(_COLORS)}"
@@ -118,6 +121,7 @@ class Preprocess:
         Raises:
             DataError: an array that is no picture, or an image of 32-bit integers or floats.
         """
+        import numpy as np
         from PIL import Image as PillowImage
 
         if isinstance(picture, np.ndarray):
@@ -169,6 +173,7 @@ class Preprocess:
 
 def _in_8_bits(image: Image) -> Image:
     """Pillow would clip deeper pixels to white instead of scaling them."""
+    import numpy as np
     from PIL import Image as PillowImage
 
     if image.mode.startswith("I;16"):

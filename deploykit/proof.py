@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploykit.bundle import Golden
-from deploykit.errors import RunnerError
+from deploykit.errors import RunnerError, UserError
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.attribute import compare_stages
 from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
@@ -20,9 +20,10 @@ from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
 from deploykit.passes.pipeline import advance
-from deploykit.report.model import LayerRow, StageRow, Verdict
+from deploykit.report.model import Ended, LayerRow, StageRow, Verdict
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
+from deploykit.runners.registry import find_runner
 from deploykit.target import Made
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def prove(
     Raises:
         RunnerError: the reference or a stage does not run; an artefact that does not is a
             verdict.
+        UserError: none of the runners that were asked for runs a file of an artefact.
     """
     inputs = make_golden_inputs(fused, data, request.samples)
     reference, words = _run_reference(model, fused, inputs, request)
@@ -103,15 +105,8 @@ def prove(
                 stages[item.stage_key] = run_stage(
                     item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
                 )
-            path = Path(folder) / item.path
-            for file, content in item.files.items():
-                (Path(folder) / file).parent.mkdir(parents=True, exist_ok=True)
-                (Path(folder) / file).write_bytes(content)
             expected = Expected(stages[item.stage_key], reference)
-            trials = [
-                _Trial(item, path, name, inputs, request)
-                for name in request.runners[item.artifact.target]
-            ]
+            trials = _trials_of(item, Path(folder), inputs, request)
             results = [(trial.runner, trial.run()) for trial in trials]
             runs[item.path] = {name: run.outputs for name, run in results if not run.error}
             verdicts[item.path] = tuple(
@@ -119,7 +114,9 @@ def prove(
             )
             progress(f"ran {item.path} on {', '.join(name for name, _ in results)}")
     rows: tuple[StageRow, ...] = ()
-    if request.layers or not all(v.passed for found in verdicts.values() for v in found):
+    # A runner that died says nothing of the stages.
+    judged = [v for found in verdicts.values() for v in found if v.ended is None]
+    if request.layers or not all(v.passed for v in judged):
         rows = compare_stages(
             _way_of(model, fused, made),
             inputs,
@@ -162,6 +159,26 @@ def _outputs(
     return outputs, f"{runner.info.runtime} {runner.info.version}"
 
 
+def _trials_of(
+    item: Made, folder: Path, inputs: Mapping[str, FloatArray], request: ProofRequest
+) -> list[_Trial]:
+    """The artefact, written into ``folder``, on each runner that runs a file of it."""
+    for path, content in item.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    names = request.runners[item.artifact.target]
+    files = {name: find_runner(name).file_to_run(item.path, item.files) for name in names}
+    trials = [
+        _Trial(item, folder / file, name, inputs, request) for name, file in files.items() if file
+    ]
+    if names and not trials:
+        raise UserError(
+            f"{item.path} has no file that {', '.join(names)} runs",
+            expected=f"a runner of one of {', '.join(item.files)}",
+        )
+    return trials
+
+
 @dataclass(frozen=True)
 class _Trial:
     """One artefact on one runner."""
@@ -193,7 +210,7 @@ class _Trial:
             try:
                 layers = self._measure(measure_local_errors)
             except RunnerError as failure:
-                run = replace(run, error=str(failure))
+                run = replace(run, error=str(failure), ended=Ended.of(failure))
         verdict = judge_run(
             run,
             replace(expected, layers=layers),
@@ -206,7 +223,10 @@ class _Trial:
         )
         if not self.request.layers or verdict.error:
             return verdict
-        return replace(verdict, layers=self._measure(compare_layers))
+        try:
+            return replace(verdict, layers=self._measure(compare_layers))
+        except RunnerError as failure:
+            return replace(verdict, error=str(failure), ended=Ended.of(failure))
 
     def _measure(self, measure: Callable[..., tuple[LayerRow, ...]]) -> tuple[LayerRow, ...]:
         return measure(

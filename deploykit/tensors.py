@@ -10,15 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal
 
 from deploykit.errors import ContractError
 
-Array = npt.NDArray[Any]
-FloatArray = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    FloatArray = npt.NDArray[np.float32]
+else:  # the command line's help needs no numpy
+    Array = FloatArray = Any
+
 Layout = Literal["NCHW", "NHWC", "CHW", "plain"]
 
 _INT_DTYPES = ("int8", "uint8", "int16", "int32")
@@ -64,6 +68,8 @@ class QuantParams:
     @property
     def bounds(self) -> tuple[int, int]:
         """Smallest and largest integer of the dtype."""
+        import numpy as np
+
         info = np.iinfo(self.dtype)
         return int(info.min), int(info.max)
 
@@ -73,6 +79,8 @@ class QuantParams:
         return self.axis is not None
 
     def _broadcast(self, rank: int) -> tuple[Array, Array]:
+        import numpy as np
+
         scale = np.asarray(self.scale, dtype=np.float32)
         zero = np.asarray(self.zero_point, dtype=np.float32)
         if self.axis is None:
@@ -83,6 +91,8 @@ class QuantParams:
 
     def quantize(self, real: Array) -> Array:
         """Nearest integers, ties to even, saturated to the dtype (ONNX QuantizeLinear)."""
+        import numpy as np
+
         scale, zero = self._broadcast(real.ndim)
         low, high = self.bounds
         steps = np.rint(np.asarray(real, dtype=np.float32) / scale)
@@ -93,6 +103,8 @@ class QuantParams:
 
     def dequantize(self, integers: Array) -> FloatArray:
         """The reals that the integers stand for, float32 (ONNX DequantizeLinear)."""
+        import numpy as np
+
         scale, zero = self._broadcast(integers.ndim)
         centred = integers.astype(np.float64 if self.dtype == "int32" else np.float32) - zero
         return np.asarray(centred * scale, dtype=np.float32)
@@ -160,6 +172,8 @@ class TensorSpec:
         Raises:
             ContractError: the value's shape is not this tensor's.
         """
+        import numpy as np
+
         held = value[:, list(self.channel_order)] if self.channel_order else value
         moved = np.moveaxis(held, 1, -1) if self.layout == "NHWC" and value.ndim == 4 else held
         if self.layout == "CHW":
@@ -181,6 +195,8 @@ class TensorSpec:
 
         Of layout ``CHW`` a runtime may have left out axes of length 1.
         """
+        import numpy as np
+
         real = (
             raw.astype(np.float32)
             if self.quantization is None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, Golden, read_bundle
 from deploykit.errors import BundleError, UserError
-from deploykit.parity.compare import Expected, judge_run, run_artifact
-from deploykit.parity.limits import Limits, limits_with
+from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
+from deploykit.parity.limits import Limits, check_limits, limits_with
 from deploykit.report.model import Report, Verdict
 from deploykit.runners.registry import available_runners
 from deploykit.target import find_target
@@ -47,48 +47,73 @@ def verify(
             advice="convert the model again without --no-verify",
         )
     golden = Golden.from_npz(folder / GOLDEN)
-    chosen = limits_with(limits)
-    verdicts: list[Verdict] = []
     for artifact in bundle.artifacts:
-        definitions = find_target(artifact.target).runners
-        own = [r.name for r in definitions]
-        here = [r.name for r in available_runners(definitions)]
-        names = [n for n in runners if n in own] if runners else here
-        for name in names:
-            verdicts.append(
-                _judge(folder, artifact, golden, name, chosen, threads=threads, timeout_s=timeout_s)
-            )
+        _check_golden(folder, artifact, golden)
+    chosen = limits_with(limits)
+    check_limits(limits, {artifact.precision for artifact in bundle.artifacts})
+    verdicts = tuple(
+        _judge(run, artifact, golden, chosen)
+        for artifact in bundle.artifacts
+        for run in _runs(folder, artifact, golden, runners, threads, timeout_s)
+    )
     if not verdicts:
         raise UserError(
             f"none of the runners {', '.join(runners)} runs an artefact of {folder}",
             expected="a runner of one of its targets",
         )
-    return Report(bundle.name, bundle.reference, tuple(verdicts), _warnings(bundle))
+    return Report(
+        bundle.name,
+        bundle.reference,
+        verdicts,
+        _warnings(bundle),
+        left_out=bundle.left_out,
+    )
 
 
-def _judge(
+def _runs(
     folder: Path,
     artifact: BundleArtifact,
     golden: Golden,
-    runner: str,
-    limits: Limits,
-    *,
+    runners: Sequence[str],
     threads: int,
     timeout_s: float,
-) -> Verdict:
-    run = run_artifact(
-        folder / artifact.path,
-        runner=runner,
-        input_specs=artifact.inputs,
-        output_specs=artifact.outputs,
-        inputs=golden.inputs,
-        options={"threads": threads},
-        timeout_s=timeout_s,
-    )
+) -> Iterator[ArtifactRun]:
+    """The artefact on each runner that is named, or on each that is here."""
+    own = {r.name: r for r in find_target(artifact.target).runners}
+    here = available_runners(own.values())
+    for one in [own[name] for name in runners if name in own] if runners else here:
+        if file := one.file_to_run(artifact.path, [f.path for f in artifact.files]):
+            yield run_artifact(
+                folder / file,
+                runner=one.name,
+                input_specs=artifact.inputs,
+                output_specs=artifact.outputs,
+                inputs=golden.inputs,
+                options={"threads": threads},
+                timeout_s=timeout_s,
+            )
+
+
+def _check_golden(folder: Path, artifact: BundleArtifact, golden: Golden) -> None:
+    """Refuse vectors that have nothing to run an artefact on, or to hold it against."""
+    wanted = [(f"input/{spec.name}", spec.name in golden.inputs) for spec in artifact.inputs]
+    stage = golden.stages.get(artifact.stage, {})
+    for spec in artifact.outputs:
+        wanted.append((f"stage/{artifact.stage}/{spec.name}", spec.name in stage))
+        wanted.append((f"reference/{spec.name}", spec.name in golden.reference))
+    lacking = [entry for entry, there in wanted if not there]
+    if lacking:
+        raise BundleError(
+            f"{folder / GOLDEN} lacks {', '.join(lacking)}, which {artifact.path} is judged by",
+            advice="convert the model again",
+        )
+
+
+def _judge(run: ArtifactRun, artifact: BundleArtifact, golden: Golden, limits: Limits) -> Verdict:
     expected = Expected(
         golden.stages[artifact.stage],
         golden.reference,
-        recorded=golden.runs.get(artifact.path, {}).get(runner),
+        recorded=golden.runs.get(artifact.path, {}).get(run.runner_name),
     )
     verdict = judge_run(
         run,

@@ -60,7 +60,7 @@ def pictures(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build_network() -> Callable[..., onnx.ModelProto]:
     """`tiny_network`, for tests that want another one."""
     return tiny_network

@@ -201,6 +201,8 @@ def test_random_noise_does_not_calibrate(
     [
         (("--to", "nowhere"), "tflite"),
         (("--limit", "int8.no_such=1"), "no_such"),
+        (("--limit", "fp32.max_error_lsb=0"), "one of fp32.max_error_over_range"),
+        (("--limit", "int8.snr_db=5"), "would judge nothing: the files are fp32"),
         (("--runner", "nobody"), "nobody"),
         (("--input", "1x3x"), "1x3x"),
         (("--observer", "median"), "median"),

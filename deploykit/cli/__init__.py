@@ -32,9 +32,9 @@ COMMANDS = {
 _EXIT_CODES = """\
 exit codes:
   0    done, and parity holds
-  1    parity failed, or a runtime crashed
+  1    parity failed, or a runtime crashed; what was written says so
   2    something given cannot be used; nothing was written
-  3    the model holds ops that cannot be carried
+  3    a target cannot carry the model; of several targets, the others are written
   130  interrupted; nothing was written
 """
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted: nothing was written; what was there before stays", file=sys.stderr)
+        print("interrupted: no result was written; what was there before stays", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away; the interpreter must not complain at exit.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +20,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="checkpoint, safetensors, exported program (.pt2), TorchScript or .onnx; told apart "
-        "by content",
+        help="checkpoint, safetensors, exported program (.pt2), TorchScript, .onnx, .keras or the "
+        "folder of a SavedModel; told apart by content",
     )
     group = parser.add_argument_group("source")
     group.add_argument(
@@ -35,7 +38,11 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="arguments of the architecture, e.g. num_classes=10",
     )
-    group.add_argument("--key", default="", help="entry of the checkpoint that holds the weights")
+    group.add_argument(
+        "--key",
+        default="",
+        help="entry of the checkpoint that holds the weights, or signature of the SavedModel",
+    )
     group.add_argument(
         "--input",
         default="",
@@ -45,7 +52,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trust-pickle",
         action="store_true",
-        help="load a pickled module: this RUNS CODE that the file brings",
+        help="load a pickled module, or a Keras model with custom layers: this RUNS CODE that the "
+        "file brings",
     )
     group.add_argument(
         "--preprocess",
@@ -116,6 +124,13 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=120.0, metavar="S", help="time limit of each runtime"
     )
     group.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def terminal_width() -> int | None:
+    """Columns to write in: of ``COLUMNS`` or the terminal; None where neither is."""
+    if not os.environ.get("COLUMNS") and not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def positive(text: str) -> int:

@@ -12,15 +12,16 @@ from deploykit.cli.arguments import (
     add_verdict_arguments,
     load_source,
     positive,
+    terminal_width,
 )
-from deploykit.errors import EXIT_OK, EXIT_PARITY
 
 if TYPE_CHECKING:
+    from deploykit.target_options import TargetOption
     from deploykit_quantize.policy import Observer
 
 _PRECISIONS = {
-    "fp32": "float32 weights and activations (default)",
-    "fp16": "float16 weights, float32 activations",
+    "fp32": "float32 weights and activations (default of most targets)",
+    "fp16": "float16 weights; activations float32 or float16, as the target has it",
     "w8": "int8 weights, activations quantized by the runtime (dynamic range)",
     "int8": "int8 weights and activations (full integer); needs calibration data",
 }
@@ -47,26 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{name}", action="append_const", const=name, dest="precisions", help=text
         )
-    group.add_argument(
-        "--io",
-        choices=("auto", "float32", "uint8", "int8"),
-        default="auto",
-        help="tflite: dtype of an int8 artefact's input and output (auto: int8)",
-    )
-    group.add_argument(
-        "--input-layout",
-        choices=("NHWC", "NCHW"),
-        default="NHWC",
-        help="tflite: layout of the artefact's picture input",
-    )
-    group.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="TARGET.NAME=VALUE",
-        help="an option of one target, e.g. coreml.ios=17 (repeat)",
-    )
-    _add_calibration_arguments(parser)
+    _add_target_options(parser)
+    add_calibration_arguments(parser)
     add_verdict_arguments(parser)
     parser.add_argument("--no-verify", action="store_true", help="write only, run nothing")
     parser.add_argument("--layers", action="store_true", help="compare value by value")
@@ -74,7 +57,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
 
 
-def _add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_target_options(parser: argparse.ArgumentParser) -> None:
+    """``--option``, and the flags that targets declare: each is an ``--option`` spelled shortly."""
+    group = parser.add_argument_group("options of targets (deploykit targets lists all)")
+    group.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="TARGET.NAME=VALUE",
+        help="an option of one target, e.g. coreml.ios=17 (repeat)",
+    )
+    for target, option in declared_flags():
+        text = f"{target}: {option.summary} (default: {option.default})".replace("%", "%%")
+        name = f"{target}.{option.name}"
+        if set(option.values) == {"no", "yes"}:
+            yes = f"{name}=yes"
+            group.add_argument(
+                option.flag, action="append_const", dest="option", const=yes, help=text
+            )
+            continue
+        group.add_argument(
+            option.flag,
+            action="append",
+            dest="option",
+            type=f"{name}={{}}".format,
+            metavar="|".join(option.values) or "VALUE",
+            help=text,
+        )
+
+
+def declared_flags() -> list[tuple[str, TargetOption]]:
+    """Target and option of every flag that an installed target declares.
+
+    Raises:
+        UserError: two of them declare the same one.
+    """
+    from deploykit.errors import UserError
+    from deploykit.target import available_targets, find_target, options_of
+
+    found: dict[str, tuple[str, TargetOption]] = {}
+    for name in available_targets():
+        try:
+            options = options_of(find_target(name))
+        except UserError:  # a plug-in that cannot be used: asking for it says why
+            continue
+        for option in options:
+            if not option.flag:
+                continue
+            other = found.setdefault(option.flag, (name, option))
+            if other != (name, option):
+                raise UserError(
+                    f"the targets {other[0]} and {name} both declare the flag {option.flag}",
+                    expected="one of them",
+                    advice="remove the package that brings one of the two",
+                )
+    return list(found.values())
+
+
+def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what int8 is calibrated with."""
     group = parser.add_argument_group("calibration")
     group.add_argument(
         "--calibrate",
@@ -112,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.conversion_plan import ConvertRequest
     from deploykit.report.json import report_to_json
     from deploykit.report.terminal import render_layers, render_report
+    from deploykit.target_options import parse_target_options
 
     def progress(line: str) -> None:
         if not args.quiet:
@@ -119,14 +161,14 @@ def run(args: argparse.Namespace) -> int:
 
     request = ConvertRequest(
         targets=tuple(t for t in args.to.split(",") if t),
-        precisions=tuple(args.precisions or ["fp32"]),
-        options=_options(args),
+        precisions=tuple(args.precisions or ()),
+        options=parse_target_options(args.option),
         out=args.out,
         calibration=args.calibrate,
         calibration_limit=args.calibration_samples,
         calibration_table=args.calibration_table,
         allow_suspicious=args.allow_suspicious_calibration,
-        observer=_observer(args.observer),
+        observer=parse_observer(args.observer),
         verify=not args.no_verify,
         runners=tuple(args.runner),
         samples=args.samples,
@@ -142,8 +184,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(report_to_json(report))
     else:
-        if report.verdicts:
-            print(render_report(report))
+        if report.verdicts or report.left_out:
+            print(render_report(report, width=terminal_width()))
         for verdict in report.verdicts:
             if verdict.layers:
                 print(f"\n{verdict.path} on {verdict.runner_name}, value by value:")
@@ -152,19 +194,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"wrote {result.folder / artifact.path} ({artifact.bytes:,} bytes)")
         if not report.verdicts:
             print("not verified (--no-verify)")
-    return EXIT_OK if report.passed else EXIT_PARITY
+    return report.exit_code
 
 
-def _options(args: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """Target > its options; the flags that are tflite's own count as its options."""
-    from deploykit.target_options import parse_target_options
-
-    flags = {"io": (args.io, "auto"), "input_layout": (args.input_layout, "NHWC")}
-    given = [f"tflite.{name}={value}" for name, (value, usual) in flags.items() if value != usual]
-    return parse_target_options([*given, *args.option])
-
-
-def _observer(text: str) -> Observer:
+def parse_observer(text: str) -> Observer:
     from deploykit.errors import UserError
     from deploykit_quantize.policy import Observer
 

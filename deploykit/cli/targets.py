@@ -29,7 +29,12 @@ def describe_targets() -> list[dict[str, Any]]:
     from deploykit.graph.ops import CANONICAL_OPS
     from deploykit.installation import why_not_installed
     from deploykit.runners.registry import why_unavailable
-    from deploykit.target import OptionedTarget, available_targets, find_target
+    from deploykit.target import (
+        available_targets,
+        default_precision_of,
+        find_target,
+        options_of,
+    )
 
     described = []
     for name in available_targets():
@@ -38,6 +43,7 @@ def describe_targets() -> list[dict[str, Any]]:
         entry: dict[str, Any] = {
             "name": name,
             "precisions": [p.value for p in target.precisions],
+            "default_precision": default_precision_of(target).value,
             "missing": missing,
             "options": [
                 {
@@ -45,8 +51,10 @@ def describe_targets() -> list[dict[str, Any]]:
                     "values": o.values_in_words,
                     "default": o.default,
                     "summary": o.summary,
+                    "flag": o.flag,
+                    "precisions": list(o.precisions),
                 }
-                for o in (target.options if isinstance(target, OptionedTarget) else ())
+                for o in options_of(target)
             ],
             "runners": [
                 {"name": r.name, "summary": r.description, "unavailable": why_unavailable(r)}
@@ -68,10 +76,14 @@ def _op_name(key: tuple[str, str]) -> str:
 
 def _in_words(target: dict[str, Any]) -> str:
     state = f"not installed: {target['missing']}" if target["missing"] else "installed"
-    lines = [f"{target['name']}  ({', '.join(target['precisions'])})  {state}"]
+    default = target["default_precision"]
+    precisions = ", ".join(f"{p} (default)" if p == default else p for p in target["precisions"])
+    lines = [f"{target['name']}  ({precisions})  {state}"]
     for option in target["options"]:
         values = f"{option['name']}={option['values']}"
-        lines.append(f"  option  {values} ({option['default']}): {option['summary']}")
+        values += f", or {option['flag']}" if option["flag"] else ""
+        only = f"{', '.join(option['precisions'])}: " if option["precisions"] else ""
+        lines.append(f"  option  {values} ({option['default']}): {only}{option['summary']}")
     for runner in target["runners"]:
         off = f"; not here: {runner['unavailable']}" if runner["unavailable"] else ""
         lines.append(f"  runner  {runner['name']}: {runner['summary']}{off}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deploykit.cli.arguments import add_verdict_arguments
+from deploykit.cli.arguments import add_verdict_arguments, terminal_width
 from deploykit.errors import EXIT_OK, EXIT_PARITY
 
 
@@ -28,5 +28,8 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         timeout_s=args.timeout,
     )
-    print(report_to_json(report) if args.json else render_report(report))
+    if args.json:
+        print(report_to_json(report))
+    else:
+        print(render_report(report, width=terminal_width()))
     return EXIT_OK if report.passed else EXIT_PARITY

@@ -19,7 +19,7 @@ from deploykit.model import Precision
 from deploykit.parity import metrics
 from deploykit.parity.limits import Limits, PrecisionLimits
 from deploykit.parity.samples import count_samples, run_samples
-from deploykit.report.model import Check, LayerRow, Question, Verdict
+from deploykit.report.model import Check, Ended, LayerRow, Question, Verdict
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
@@ -35,6 +35,7 @@ class ArtifactRun:
         outputs: Output name > float32 (n, ...) in NCHW or plain; empty if it failed.
         samples: Number of golden inputs.
         error: The failure in words; empty if it ran.
+        ended: How its process ended; None if it answered.
     """
 
     runner_name: str
@@ -42,6 +43,7 @@ class ArtifactRun:
     outputs: Mapping[str, FloatArray]
     samples: int
     error: str = ""
+    ended: Ended | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def run_artifact(
             info = opened.info
             outputs = run_samples(opened, inputs, input_specs, output_specs)
     except (RunnerError, ParityError) as failure:
-        return ArtifactRun(runner, info, {}, samples, str(failure))
+        return ArtifactRun(runner, info, {}, samples, str(failure), Ended.of(failure))
     return ArtifactRun(runner, info, outputs, samples)
 
 
@@ -158,6 +160,7 @@ def judge_run(
         checks=tuple(checks),
         samples=run.samples,
         error=error,
+        ended=run.ended,
     )
 
 

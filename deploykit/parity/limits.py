@@ -110,10 +110,29 @@ class Limits:
     def to_dict(self) -> dict[str, float | None]:
         """Every limit under the name that overrides it, e.g. ``int8.max_error_lsb``."""
         return {
-            f"{precision.value}.{field.name}": getattr(self.of(precision), field.name)
+            f"{precision.value}.{name}": getattr(self.of(precision), name)
             for precision in Precision
-            for field in fields(PrecisionLimits)
+            for name in metrics_of(precision)
         }
+
+
+#: What is measured of a file that computes in floats; int8 files are judged by every metric.
+_OF_FLOATS = (
+    "max_error_over_range",
+    "reference_error_over_range",
+    "snr_db",
+    "cosine",
+    "top1_agreement",
+)
+#: Metric > the figures that it can have; all others are from 0 on.
+_BOUNDS = {"snr_db": (-math.inf, math.inf), "cosine": (-1.0, 1.0), "top1_agreement": (0.0, 1.0)}
+
+
+def metrics_of(precision: Precision) -> tuple[str, ...]:
+    """The fields of `PrecisionLimits` that judge a file of that precision."""
+    if precision is Precision.INT8:
+        return tuple(field.name for field in fields(PrecisionLimits))
+    return _OF_FLOATS
 
 
 @dataclass(frozen=True)
@@ -135,19 +154,17 @@ def parse_limit(text: str) -> LimitOverride:
     """Read ``PRECISION.NAME=VALUE``, e.g. ``int8.max_error_lsb=3`` or ``int8.cosine=none``.
 
     Raises:
-        UserError: another form, an unknown name, or no number.
+        UserError: another form, an unknown name, one that does not judge this precision, or no
+            number that the figure can have.
     """
     name, equals, number = (part.strip() for part in text.partition("="))
-    known = Limits().to_dict()
     if not equals:
         raise UserError(
             f"the limit {text!r}", expected="PRECISION.NAME=VALUE, e.g. int8.max_error_lsb=3"
         )
-    if name not in known:
-        raise UserError(f"no limit is called {name!r}", expected=f"one of {', '.join(known)}")
-    precision, _, field = name.partition(".")
+    precision, field = _judged_by(name)
     if number.lower() == "none":
-        return LimitOverride(Precision(precision), field, None)
+        return LimitOverride(precision, field, None)
     try:
         value = float(number)
     except ValueError:
@@ -156,7 +173,47 @@ def parse_limit(text: str) -> LimitOverride:
         raise UserError(
             f"the limit {text!r}", expected="a number after the '=', or none to only tell it"
         )
-    return LimitOverride(Precision(precision), field, value)
+    low, high = _BOUNDS.get(field, (0.0, math.inf))
+    if not low <= value <= high:
+        bounds = f"a number from {low:g} to {high:g}" if high < math.inf else "no number below 0"
+        raise UserError(f"the limit {text!r}", expected=f"{bounds}: that is what it can be")
+    return LimitOverride(precision, field, value)
+
+
+def _judged_by(name: str) -> tuple[Precision, str]:
+    """Precision and metric of ``PRECISION.METRIC``, if the one is judged by the other."""
+    known = Limits().to_dict()
+    text, _, metric = name.partition(".")
+    if name in known:
+        return Precision(text), metric
+    precision = next((p for p in Precision if p.value == text), None)
+    if precision is not None and metric in metrics_of(Precision.INT8):
+        raise UserError(
+            f"the limit {name} would judge nothing: a {text} file has no {metric}",
+            expected=f"one of {', '.join(f'{text}.{m}' for m in metrics_of(precision))}",
+        )
+    raise UserError(f"no limit is called {name!r}", expected=f"one of {', '.join(known)}")
+
+
+def check_limits(overrides: Iterable[str], precisions: Iterable[Precision | str]) -> None:
+    """Refuse a limit of a precision that no file has.
+
+    Args:
+        overrides: As for `limits_with`.
+        precisions: Those of the files that are judged.
+
+    Raises:
+        UserError: with the first such limit.
+    """
+    given = {Precision(p) for p in precisions}
+    names = ", ".join(p.value for p in Precision if p in given)
+    for override in map(parse_limit, overrides):
+        if override.precision not in given:
+            found = f"{override.precision.value}.{override.name}"
+            raise UserError(
+                f"the limit {found} would judge nothing: the files are {names}",
+                expected=f"a limit of {names}",
+            )
 
 
 def limits_with(overrides: Iterable[str]) -> Limits:

@@ -4,7 +4,14 @@ import pytest
 
 from deploykit.errors import UserError
 from deploykit.model import Precision
-from deploykit.parity.limits import LimitOverride, Limits, limits_with, parse_limit
+from deploykit.parity.limits import (
+    LimitOverride,
+    Limits,
+    check_limits,
+    limits_with,
+    metrics_of,
+    parse_limit,
+)
 
 
 def test_every_precision_judges_its_conversion_by_default() -> None:
@@ -52,3 +59,51 @@ def test_an_unknown_name_is_refused_with_the_known_ones(text: str) -> None:
     with pytest.raises(UserError, match="no limit is called") as caught:
         parse_limit(text)
     assert "int8.max_error_lsb" in caught.value.expected
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "w8"])
+@pytest.mark.parametrize("value", ["0", "3", "none"])
+def test_a_metric_that_a_precision_does_not_have_is_refused_with_those_that_it_has(
+    precision: str, value: str
+) -> None:
+    lacking = set(metrics_of(Precision.INT8)) - set(metrics_of(Precision(precision)))
+    assert "max_error_lsb" in lacking
+    for metric in sorted(lacking):
+        with pytest.raises(UserError, match=f"{precision}.{metric} would judge nothing") as caught:
+            parse_limit(f"{precision}.{metric}={value}")
+        names = caught.value.expected.removeprefix("one of ").split(", ")
+        assert names == [f"{precision}.{name}" for name in metrics_of(Precision(precision))]
+
+
+def test_no_precision_has_a_default_for_a_metric_that_it_does_not_have() -> None:
+    for precision in Precision:
+        limits = Limits().of(precision)
+        set_ones = {name for name, value in vars(limits).items() if value is not None}
+        assert set_ones <= set(metrics_of(precision)), precision
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("int8.top1_agreement=90", "from 0 to 1"),
+        ("int8.cosine=1.5", "from -1 to 1"),
+        ("fp32.max_error_over_range=-1e-6", "no number below 0"),
+        ("int8.layer_error_lsb=-1", "no number below 0"),
+    ],
+)
+def test_a_limit_that_no_figure_can_have_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UserError, match="the limit") as caught:
+        parse_limit(text)
+    assert words in caught.value.expected
+
+
+def test_a_signal_below_its_noise_is_a_limit() -> None:
+    assert parse_limit("int8.snr_db=-3").value == -3.0
+
+
+def test_a_limit_of_a_precision_that_no_file_has_is_refused() -> None:
+    check_limits(["int8.snr_db=3", "fp32.cosine=0.9"], ["int8", Precision.FP32])
+    with pytest.raises(
+        UserError, match=r"w8\.snr_db would judge nothing: the files are fp32, int8"
+    ):
+        check_limits(["int8.snr_db=3", "w8.snr_db=3"], ["int8", "fp32", "int8"])

@@ -59,34 +59,35 @@ def measure_local_errors(
 
     Returns:
         One row a value that both have, in the order of the stage's graph. Empty where the runtime
-        gives outputs only.
+        gives outputs only. What the runtime does not give of the artefact's values (it may have
+        fused them away) is judged together with what comes behind.
 
     Raises:
         RunnerError: a runtime refused, crashed, or took too long.
     """
-    cut = _cut_stage(stage, tuple(artifact.value_names))
-    found: dict[str, LayerDifference] = {}
+    batches = zip(
+        encoded_batches(inputs, artifact.inputs), encoded_batches(inputs, stage.inputs), strict=True
+    )
     spec = RunnerSpec(runner, str(path), options or {}, timeout_s)
-    with (
-        open_with(spec) as ours,
-        opened_stage(cut, timeout_s=timeout_s, open_with=open_with) as theirs,
-    ):
-        batches = zip(
-            encoded_batches(inputs, artifact.inputs),
-            encoded_batches(inputs, stage.inputs),
-            strict=True,
-        )
-        for (_, arrays), (_, stage_arrays) in islice(batches, _BATCHES):
-            try:
-                tensors = ours.run_all(arrays)
-            except OutputsOnlyError:
-                return ()
+    with open_with(spec) as ours:
+        try:
+            runs = [
+                (ours.run_all(arrays), stage_arrays)
+                for (_, arrays), (_, stage_arrays) in islice(batches, _BATCHES)
+            ]
+        except OutputsOnlyError:
+            return ()
+    shared = {value: t for value, t in artifact.value_names.items() if t in runs[0][0]}
+    cut = _cut_stage(stage, tuple(shared))
+    found: dict[str, LayerDifference] = {}
+    with opened_stage(cut, timeout_s=timeout_s, open_with=open_with) as theirs:
+        for tensors, stage_arrays in runs:
             given = dict(stage_arrays)
-            for value, tensor in artifact.value_names.items():
+            for value, tensor in shared.items():
                 if _GIVEN + value in _input_names(cut):
                     given[_GIVEN + value] = artifact.value_specs[tensor].decode(tensors[tensor])
             values = theirs.run(given)
-            for value, tensor in artifact.value_names.items():
+            for value, tensor in shared.items():
                 if value in values:
                     one = found.setdefault(value, LayerDifference(artifact.value_specs[tensor]))
                     one.add(tensors[tensor], values[value])

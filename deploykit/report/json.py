@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from deploykit.errors import DataError
-from deploykit.report.model import Check, LayerRow, Question, Report, StageRow, Verdict
+from deploykit.errors import DataError, UnsupportedOp
+from deploykit.report.model import (
+    Check,
+    Ended,
+    LayerRow,
+    LeftOut,
+    Question,
+    Report,
+    StageRow,
+    Verdict,
+)
 from deploykit.runners.base import RunnerInfo
 
 SCHEMA = "deploykit.report/1"
@@ -35,6 +45,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "verdicts": [verdict_to_dict(v) for v in report.verdicts],
         "stages": [_stage_to_dict(s) for s in report.stages],
+        "left_out": [left_out_to_dict(o) for o in report.left_out],
     }
 
 
@@ -53,6 +64,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
             verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
             warnings=tuple(str(w) for w in data["warnings"]),
             stages=tuple(_stage_from_dict(s) for s in data["stages"]),
+            left_out=tuple(left_out_from_dict(o) for o in data.get("left_out", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -68,6 +80,7 @@ def verdict_to_dict(verdict: Verdict) -> dict[str, Any]:
         "path": verdict.path,
         "runner_name": verdict.runner_name,
         "passed": verdict.passed,
+        "outcome": verdict.outcome,
         "samples": verdict.samples,
         "bytes": verdict.bytes,
         "error": verdict.error,
@@ -95,6 +108,33 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         bytes=int(data.get("bytes", 0)),
         error=str(data["error"]),
         layers=tuple(_layer_from_dict(row) for row in data["layers"]),
+        ended={e.value: e for e in Ended}.get(str(data.get("outcome", ""))),
+    )
+
+
+def left_out_to_dict(entry: LeftOut) -> dict[str, Any]:
+    """What was not written as plain data; `left_out_from_dict` reads it back."""
+    return {
+        "target": entry.target,
+        "precision": entry.precision,
+        "refused": entry.refused,
+        "reason": entry.reason,
+        "ops": [asdict(op) for op in entry.ops],
+    }
+
+
+def left_out_from_dict(data: Mapping[str, Any]) -> LeftOut:
+    """Read what `left_out_to_dict` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: not such an entry.
+    """
+    return LeftOut(
+        target=str(data["target"]),
+        precision=str(data["precision"]),
+        reason=str(data["reason"]),
+        ops=tuple(UnsupportedOp(**{k: str(v) for k, v in op.items()}) for op in data["ops"]),
+        refused=bool(data["refused"]),
     )
 
 

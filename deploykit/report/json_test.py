@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploykit.errors import DataError
+from deploykit.errors import DataError, UnsupportedOp
 from deploykit.report.json import (
     report_from_dict,
     report_to_dict,
@@ -16,7 +16,15 @@ from deploykit.report.json import (
     verdict_from_dict,
     verdict_to_dict,
 )
-from deploykit.report.model import Check, LayerRow, Question, Report, Verdict
+from deploykit.report.model import (
+    Check,
+    Ended,
+    LayerRow,
+    LeftOut,
+    Question,
+    Report,
+    Verdict,
+)
 from deploykit.runners.base import RunnerInfo
 
 INFINITE_OR_NOT = st.floats(allow_nan=False)
@@ -60,6 +68,16 @@ VERDICTS = st.builds(
     samples=st.integers(0, 99),
     error=st.text(max_size=5),
     layers=st.lists(LAYERS, max_size=2).map(tuple),
+    ended=st.sampled_from([None, *Ended]),
+)
+TEXT = st.text(max_size=5)
+LEFT_OUT = st.builds(
+    LeftOut,
+    target=TEXT,
+    precision=TEXT,
+    reason=TEXT,
+    ops=st.lists(st.builds(UnsupportedOp, TEXT, TEXT, TEXT, TEXT, TEXT), max_size=2).map(tuple),
+    refused=st.booleans(),
 )
 REPORTS = st.builds(
     Report,
@@ -67,6 +85,7 @@ REPORTS = st.builds(
     reference=st.text(max_size=5),
     verdicts=st.lists(VERDICTS, max_size=2).map(tuple),
     warnings=st.lists(st.text(max_size=5), max_size=2).map(tuple),
+    left_out=st.lists(LEFT_OUT, max_size=2).map(tuple),
 )
 
 
@@ -89,6 +108,24 @@ def test_a_verdict_comes_back_alone(verdict: Verdict) -> None:
     document = json.loads(json.dumps(verdict_to_dict(verdict), allow_nan=False))
     assert verdict_from_dict(document) == verdict
     assert document["passed"] == verdict.passed
+    assert document["outcome"] == verdict.outcome
+
+
+def test_the_exit_code_is_of_the_worst() -> None:
+    good = Check(Question.CONVERSION, "y", "cosine", 1.0, 0.5, at_most=False)
+    refused = LeftOut("ncnn", "int8", "an op", refused=True)
+    missing = LeftOut("coreml", "", "not installed")
+    assert Report("net", "torch", (verdict(good),)).exit_code == 0
+    assert Report("net", "torch", (verdict(good),), left_out=(missing,)).exit_code == 0
+    assert Report("net", "torch", (verdict(good),), left_out=(missing, refused)).exit_code == 3
+    assert Report("net", "torch", (verdict(),), left_out=(refused,)).exit_code == 1
+
+
+def test_a_report_of_before_there_were_refusals_is_read() -> None:
+    document = report_to_dict(Report("net", "torch 2", (verdict(),)))
+    del document["left_out"]
+    del document["verdicts"][0]["outcome"]
+    assert report_from_dict(document) == Report("net", "torch 2", (verdict(),))
 
 
 def verdict(*checks: Check, **details: Any) -> Verdict:

@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from deploykit.errors import (
+    EXIT_OK,
+    EXIT_PARITY,
+    EXIT_UNSUPPORTED,
+    RunnerCrashError,
+    RunnerTimeoutError,
+    UnsupportedOp,
+)
 from deploykit.runners.base import RunnerInfo
 
 
@@ -92,6 +100,20 @@ class StageRow:
     departs: bool
 
 
+class Ended(Enum):
+    """How a runner's process ended that did not live to answer."""
+
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+
+    @classmethod
+    def of(cls, error: Exception) -> Ended | None:
+        """What an error says of the process; None if it lives."""
+        if isinstance(error, RunnerTimeoutError):
+            return cls.TIMED_OUT
+        return cls.CRASHED if isinstance(error, RunnerCrashError) else None
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What one runner said of one artefact.
@@ -103,9 +125,10 @@ class Verdict:
         runner: What ran it; None if no runner could be opened.
         checks: The figures; empty if the runner failed.
         samples: Number of samples compared.
-        error: The runner's failure in words; empty if it ran.
+        error: The runner's failure in words, with the last that its runtime said; empty if it ran.
         layers: Value by value, if that was asked for.
         bytes: Size of the artefact with all its files; 0 where it is not known.
+        ended: How its process ended; None if it answered.
     """
 
     target: str
@@ -118,11 +141,39 @@ class Verdict:
     error: str = ""
     layers: tuple[LayerRow, ...] = ()
     bytes: int = 0
+    ended: Ended | None = None
 
     @property
     def passed(self) -> bool:
         """Whether it ran and every check is within its limit."""
         return not self.error and bool(self.checks) and all(c.passed for c in self.checks)
+
+    @property
+    def outcome(self) -> str:
+        """The verdict in a word: ``pass``, ``fail``, ``crashed`` or ``timed out``."""
+        if self.ended is not None:
+            return self.ended.value
+        return "pass" if self.passed else "fail"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What was asked for and is not in the bundle, beside targets that are.
+
+    Attributes:
+        target: E.g. ``ncnn``.
+        precision: E.g. ``int8``; empty for every one.
+        reason: Why, in words.
+        ops: Every node that the target has no lowering for, if that is why.
+        refused: Whether the target refuses this model. If not, the target is not installed here, or
+            does not write the precision, and was not asked for by its name.
+    """
+
+    target: str
+    precision: str
+    reason: str
+    ops: tuple[UnsupportedOp, ...] = ()
+    refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +187,7 @@ class Report:
         warnings: What the user should know, in words.
         stages: Each stage against the float reference, in the order of the way: the first that
             departs is where it broke. Empty if that was not asked for and all is well.
+        left_out: What was asked for and not written.
     """
 
     model: str
@@ -143,8 +195,16 @@ class Report:
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...] = ()
     stages: tuple[StageRow, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether every verdict passed."""
         return all(v.passed for v in self.verdicts)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a verdict failed; else 3 if a target refuses the model; else 0."""
+        if not self.passed:
+            return EXIT_PARITY
+        return EXIT_UNSUPPORTED if any(o.refused for o in self.left_out) else EXIT_OK

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 
-from deploykit.report.model import Check, LayerRow, Question, Report, StageRow, Verdict
+from deploykit.report.figures import (
+    as_decibels,
+    as_error,
+    as_steps,
+    figure_in_words,
+    or_infinite,
+)
+from deploykit.report.model import Check, LayerRow, LeftOut, Question, Report, StageRow, Verdict
+from deploykit.report.verdict_table import aligned, render_verdicts
 from deploykit.runners.base import RunnerInfo
 
-_HEADER = (
-    "target",
-    "precision",
-    "runner",
-    "kernels",
-    "size",
-    "conversion error",
-    "SNR dB",
-    "cosine",
-    "top-1",
-    "verdict",
-)
 _LAYER_HEADER = ("value", "op", "module", "error/range", "SNR dB", "LSB", "")
 _WORST_MARKED = 3
 _WORDS = {
@@ -35,14 +31,6 @@ _WORDS = {
     "cosine": "cosine of the worst sample",
     "top1_agreement": "top-1 agreement",
 }
-#: What an int8 figure is of, where it is not of the output.
-_KINDS = {
-    "layer_error_lsb": "layers ",
-    "layer_error_over_range": "layers ",
-    "repeat_error_lsb": "repeat ",
-    "repeat_error_over_range": "repeat ",
-}
-_TOLD = ("output_error_lsb", "output_error_over_range")
 _ADVICE = {
     Question.CONVERSION: (
         "run again with --layers: the first value that departs names the layer; if another runner "
@@ -53,16 +41,18 @@ _ADVICE = {
         "like what the model will see; or keep a higher precision"
     ),
 }
-_GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
 
-def render_report(report: Report, *, verbose: bool = False, color: bool = False) -> str:
+def render_report(
+    report: Report, *, verbose: bool = False, color: bool = False, width: int | None = None
+) -> str:
     """The report as a table and, where a verdict failed, what failed and what to do.
 
     Args:
         report: What to show.
         verbose: Every check, also of verdicts that passed.
         color: Whether to paint the verdicts (ANSI codes).
+        width: Columns of the terminal; None for no limit.
 
     Returns:
         Text without a newline at its end.
@@ -70,21 +60,34 @@ def render_report(report: Report, *, verbose: bool = False, color: bool = False)
     counts = sorted({v.samples for v in report.verdicts})
     samples = f"   samples: {', '.join(map(str, counts))}" if counts else ""
     lines = [f"model: {report.model}   reference: {report.reference}{samples}", ""]
-    table = _table([_HEADER, *(_row(v) for v in report.verdicts)])
-    if color:
-        painted = zip(table[1:], report.verdicts, strict=True)
-        table[1:] = [_paint(line, verdict) for line, verdict in painted]
-    lines += table
+    lines += render_verdicts(report.verdicts, report.left_out, width=width, color=color)
+    below: list[str] = []
     if machines := _machines(report.verdicts):
-        lines += ["", *machines]
+        below += ["", *machines]
     for verdict in report.verdicts:
         if verbose or not verdict.passed:
-            lines += ["", *_details(verdict, verbose=verbose)]
+            below += ["", *_details(verdict, verbose=verbose)]
     if report.stages:
-        lines += ["", "stages against the float reference", *_stages(report.stages)]
+        below += ["", "stages against the float reference", *_stages(report.stages)]
+    if report.left_out:
+        below += ["", *_left_out(report.left_out)]
     if report.warnings:
-        lines += ["", *(f"warning: {warning}" for warning in report.warnings)]
-    return "\n".join(lines).rstrip()
+        below += ["", *(f"warning: {warning}" for warning in report.warnings)]
+    return "\n".join([*lines, *(w for line in below for w in _wrapped(line, width))]).rstrip()
+
+
+def _wrapped(line: str, width: int | None) -> list[str]:
+    """A line as lines of that many columns; the second and later ones are indented deeper."""
+    if width is None or len(line) <= width:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def render_layers(rows: Sequence[LayerRow]) -> str:
@@ -92,24 +95,24 @@ def render_layers(rows: Sequence[LayerRow]) -> str:
 
     A value whose shapes differ between artefact and stage has ``nan`` and counts as the worst.
     """
-    errors = [_or_infinite(row.max_error_over_range) for row in rows]
+    errors = [or_infinite(row.max_error_over_range) for row in rows]
     ranked = sorted((i for i, e in enumerate(errors) if e > 0), key=lambda i: (-errors[i], i))
     marks = {index: f"<- worst {place}" for place, index in enumerate(ranked[:_WORST_MARKED], 1)}
     table: list[tuple[str, ...]] = [_LAYER_HEADER]
     for index, row in enumerate(rows):
-        steps = "-" if row.max_error_lsb is None else _steps(row.max_error_lsb)
+        steps = "-" if row.max_error_lsb is None else as_steps(row.max_error_lsb)
         table.append(
             (
                 row.value,
                 row.op_type,
                 row.module or "-",
-                _error(row.max_error_over_range),
-                _decibels(row.snr_db),
+                as_error(row.max_error_over_range),
+                as_decibels(row.snr_db),
                 steps,
                 marks.get(index, ""),
             )
         )
-    return "\n".join(_table(table))
+    return "\n".join(aligned(table))
 
 
 def _stages(rows: Sequence[StageRow]) -> list[str]:
@@ -117,58 +120,21 @@ def _stages(rows: Sequence[StageRow]) -> list[str]:
     table: list[tuple[str, ...]] = [("stage", "output", "error/range", "SNR dB", "")]
     for row in rows:
         mark = "<- departs here first" if row is first else ""
-        error, snr = _error(row.max_error_over_range), _decibels(row.snr_db)
+        error, snr = as_error(row.max_error_over_range), as_decibels(row.snr_db)
         table.append((row.stage, row.value, error, snr, mark))
-    return _table(table)
+    return aligned(table)
 
 
-def _row(verdict: Verdict) -> tuple[str, ...]:
-    runner, kernels = verdict.runner_name, "-"
-    if verdict.runner is not None:
-        runner, kernels = f"{runner} {verdict.runner.version}", verdict.runner.kernels
-    return (
-        verdict.target,
-        verdict.precision,
-        runner,
-        kernels,
-        f"{verdict.bytes:,}" if verdict.bytes else "-",
-        _conversion(verdict),
-        _least(verdict, "snr_db", _decibels),
-        _least(verdict, "cosine", _cosine),
-        _least(verdict, "top1_agreement", _percent),
-        "PASS" if verdict.passed else "FAIL",
-    )
-
-
-def _conversion(verdict: Verdict) -> str:
-    """The conversion check that is nearest to its limit, or furthest beyond it."""
-    checks = [c for c in verdict.checks if c.question is Question.CONVERSION]
-    limited = [c for c in checks if c.limit is not None] or checks
-    if not limited:
-        return "-"
-    worst = max(limited, key=lambda c: (not c.passed, _share_of_limit(c)))
-    unit = " LSB" if worst.metric.endswith("_lsb") else ""
-    limit = f" (<= {worst.limit:g})" if worst.limit is not None else ""
-    told = [c for c in checks if c.metric in _TOLD and c is not worst]
-    furthest = max(told, key=lambda c: _or_infinite(c.measured), default=None)
-    output = f", output {_figure(furthest.metric, furthest.measured)}" if furthest else ""
-    kind = _KINDS.get(worst.metric, "")
-    return f"{kind}{_figure(worst.metric, worst.measured)}{unit}{limit}{output}"
-
-
-def _share_of_limit(check: Check) -> float:
-    return _or_infinite(check.measured / check.limit if check.limit else check.measured)
-
-
-def _least(verdict: Verdict, metric: str, shown: Callable[[float], str]) -> str:
-    values = [
-        c.measured
-        for c in verdict.checks
-        if c.question is Question.QUANTIZATION and c.metric == metric
-    ]
-    if not values:
-        return "-"
-    return shown(math.nan if any(math.isnan(v) for v in values) else min(values))
+def _left_out(entries: Iterable[LeftOut]) -> list[str]:
+    """One paragraph a target and reason, with the precisions that it is of."""
+    precisions: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        precisions.setdefault((entry.target, entry.reason), []).append(entry.precision)
+    lines = []
+    for (target, reason), names in precisions.items():
+        what = f"{target} {', '.join(names)}".strip()
+        lines += f"left out: {what}: {reason}".splitlines()
+    return lines
 
 
 def _machines(verdicts: Sequence[Verdict]) -> list[str]:
@@ -194,9 +160,8 @@ def _runner_in_words(info: RunnerInfo) -> str:
 
 
 def _details(verdict: Verdict, *, verbose: bool) -> list[str]:
-    outcome = "PASS" if verdict.passed else "FAIL"
     name = f"{verdict.target} {verdict.precision} on {verdict.runner_name}"
-    lines = [f"{outcome} {name} ({verdict.path})"]
+    lines = [f"{verdict.outcome.upper()} {name} ({verdict.path})"]
     if verdict.error:
         lines += [f"  {line}" for line in verdict.error.splitlines()]
     elif not verdict.checks:
@@ -211,7 +176,7 @@ def _details(verdict: Verdict, *, verbose: bool) -> list[str]:
 
 def _check_in_words(check: Check, precision: str) -> str:
     outcome = "ok  " if check.passed else "FAIL"
-    figure = _figure(check.metric, check.measured)
+    figure = figure_in_words(check.metric, check.measured)
     kind = "value" if check.metric.startswith("layer_error") else "output"
     words = _WORDS.get(check.metric, check.metric)
     what = f"{check.question.value}, {kind} '{check.value}': {words}"
@@ -224,51 +189,3 @@ def _check_in_words(check: Check, precision: str) -> str:
         name = "reference_error_over_range"
     bound = "at most" if check.at_most else "at least"
     return f"{words}; limit {bound} {check.limit:g} (--limit {precision}.{name}=...)"
-
-
-def _figure(metric: str, value: float) -> str:
-    if metric.endswith("_lsb"):
-        return _steps(value)
-    shown: dict[str, Callable[[float], str]] = {
-        "snr_db": _decibels,
-        "cosine": _cosine,
-        "top1_agreement": _percent,
-    }
-    return shown.get(metric, _error)(value)
-
-
-def _error(value: float) -> str:
-    return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else str(value)
-
-
-def _steps(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if math.isfinite(value) else str(value)
-
-
-def _decibels(value: float) -> str:
-    return f"{round(value, 1) + 0.0:.1f}"  # no "-0.0"
-
-
-def _cosine(value: float) -> str:
-    return f"{value:.5f}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _or_infinite(value: float) -> float:
-    return math.inf if math.isnan(value) else value
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def _paint(line: str, verdict: Verdict) -> str:
-    word = "PASS" if verdict.passed else "FAIL"
-    return line.removesuffix(word) + (_GREEN if verdict.passed else _RED) + word + _PLAIN

@@ -3,7 +3,16 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from deploykit.report.model import Check, LayerRow, Question, Report, Verdict
+from deploykit.errors import UnsupportedOp, UnsupportedOpsError
+from deploykit.report.model import (
+    Check,
+    Ended,
+    LayerRow,
+    LeftOut,
+    Question,
+    Report,
+    Verdict,
+)
 from deploykit.report.terminal import render_layers, render_report
 from deploykit.runners.base import RunnerInfo
 
@@ -54,8 +63,8 @@ FP32 = Verdict(
 )
 
 
-def lines(report: Report, **options: bool) -> list[str]:
-    return render_report(report, **options).splitlines()
+def lines(report: Report, *, width: int | None = None, verbose: bool = False) -> list[str]:
+    return render_report(report, width=width, verbose=verbose).splitlines()
 
 
 def test_a_report_that_passes_is_one_row_a_verdict() -> None:
@@ -192,3 +201,104 @@ def test_layers_are_in_graph_order_with_the_worst_marked() -> None:
         "odd    Reshape      head         nan          nan     -      <- worst 1",
         "exact  Relu         head         0            inf     0",
     ]
+
+
+OPS = (UnsupportedOp("Atanh", "node_3", "head.act", "ncnn has no layer of it"),)
+REFUSED = LeftOut("ncnn", "int8", str(UnsupportedOpsError("ncnn", OPS)), OPS, refused=True)
+NOT_WRITTEN = LeftOut("ncnn", "w8", "ncnn writes fp32, fp16, int8")
+
+
+def test_a_crash_and_a_time_out_are_verdicts_of_their_own() -> None:
+    error = "runner 'litert' crashed with SIGSEGV\n    | kernel 7"
+    for ended, word in ((Ended.CRASHED, "CRASHED"), (Ended.TIMED_OUT, "TIMED OUT")):
+        died = replace(verdict(runner=None, error=error), ended=ended)
+        text = lines(Report("net", "torch", (FP32, died)))
+        assert text[4].endswith(f"-      {word}")
+        assert f"{word} tflite int8 on litert (ghostnet.int8.tflite)" in text
+        assert "      | kernel 7" in text
+
+
+def test_what_a_target_refuses_has_a_row_and_all_that_is_left_out_its_reason() -> None:
+    also = replace(REFUSED, precision="fp32")
+    text = lines(Report("net", "torch", (FP32,), left_out=(REFUSED, also, NOT_WRITTEN)))
+    rows = [line.split() for line in text if line.endswith("REFUSED")]
+    assert rows == [["ncnn", p, *["-"] * 7, "REFUSED"] for p in ("int8", "fp32")]
+    assert text[-3:] == [
+        "left out: ncnn int8, fp32: 1 node cannot be lowered to ncnn:",
+        "  Atanh (node 'node_3' in module 'head.act'): ncnn has no layer of it",
+        "left out: ncnn w8: ncnn writes fp32, fp16, int8",
+    ]
+
+
+def test_a_report_of_refusals_alone_is_a_table_too() -> None:
+    report = Report("net", "torch", (), left_out=(REFUSED,))
+    for width in (None, 80, 40):
+        text = lines(report, width=width)
+        assert text[3].split()[:2] == ["ncnn", "int8"] or text[3] == "ncnn int8: REFUSED"
+        assert text[3].endswith("REFUSED")
+
+
+LAYERS = Check(CONVERSION, "stem", "layer_error_lsb", 1.0, 2.0, True)
+OUTPUT = Check(CONVERSION, "logits", "output_error_lsb", 9.0, None, True)
+
+
+def full_report() -> Report:
+    """Four runners with long names, two precisions, and all that can stand below the table."""
+    long = replace(XNNPACK, name="onnxruntime-optimized", kernels="CPUExecutionProvider")
+    int8 = verdict()
+    deep = replace(int8, checks=(LAYERS, OUTPUT, *int8.checks[2:]))
+    verdicts = (
+        replace(FP32, runner_name="onnxruntime-optimized", runner=long, bytes=5423441),
+        replace(FP32, runner_name="litert-reference", runner=REFERENCE, bytes=5423441),
+        replace(deep, runner_name="onnxruntime-optimized", runner=long),
+        verdict(lsb=5.5),
+        replace(verdict(runner=None, error="it died " * 20), ended=Ended.TIMED_OUT),
+    )
+    return Report("net", "torch", verdicts, ("a warning " * 20,), left_out=(REFUSED, NOT_WRITTEN))
+
+
+def test_on_120_columns_versions_and_kernels_stand_below_the_table_only() -> None:
+    text = lines(full_report(), width=120)
+    assert max(map(len, text)) <= 120
+    assert text[2].split() == [
+        *("target", "precision", "runner", "size", "conversion", "error", "SNR", "dB"),
+        *("cosine", "top-1", "verdict"),
+    ]
+    assert text[5].split()[:8] == [
+        *("tflite", "int8", "onnxruntime-optimized", "1,613,120", "layers", "1", "LSB", "(<="),
+    ]
+    assert not any("output 9" in line for line in text)
+    assert any(line.startswith("runner onnxruntime-optimized: LiteRT 2.3.0, CPU") for line in text)
+
+
+def test_on_80_columns_each_artefact_is_a_heading_with_its_runners_below() -> None:
+    text = lines(full_report(), width=80)
+    assert max(map(len, text)) <= 80
+    assert text[2:11] == [
+        "  runner                 conversion error     SNR dB  top-1   verdict",
+        "tflite fp32, 5,423,441 bytes",
+        "  onnxruntime-optimized  3.1e-07 (<= 2e-05)   inf     -       PASS",
+        "  litert-reference       3.1e-07 (<= 2e-05)   inf     -       PASS",
+        "tflite int8, 1,613,120 bytes",
+        "  onnxruntime-optimized  layers 1 LSB (<= 2)  18.3    93.8 %  PASS",
+        "  litert                 5.5 LSB (<= 2)       18.3    93.8 %  FAIL",
+        "  litert                 -                    -       -       TIMED OUT",
+        "ncnn int8: REFUSED",
+    ]
+
+
+def test_a_wide_terminal_has_every_column_and_no_terminal_has_no_limit() -> None:
+    report = full_report()
+    assert lines(report, width=1000) == lines(report)
+    assert any("layers 1 LSB (<= 2), output 9" in line for line in lines(report))
+
+
+def test_color_does_not_change_the_form_nor_the_text() -> None:
+    for width in (None, 120, 80):
+        painted = render_report(full_report(), color=True, width=width)
+        plain = painted
+        for code in ("\x1b[32m", "\x1b[31m", "\x1b[0m"):
+            plain = plain.replace(code, "")
+        assert plain == render_report(full_report(), width=width)
+        assert painted.count("\x1b[32mPASS\x1b[0m") == 3
+        assert painted.count("\x1b[31m") == 3

@@ -1,0 +1,216 @@
+"""The manifest of a bundle, ``deploykit.json``: frozen data, its JSON, and the way back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from deploykit.model import Precision
+from deploykit.preprocess import Preprocess
+from deploykit.report.json import (
+    left_out_from_dict,
+    left_out_to_dict,
+    verdict_from_dict,
+    verdict_to_dict,
+)
+from deploykit.report.model import LeftOut, Verdict
+from deploykit.tensors import QuantParams, TensorSpec
+
+SCHEMA = "deploykit.bundle/1"
+GOLDEN = "golden.npz"
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """One file of an artefact.
+
+    Attributes:
+        path: Relative to the bundle's folder.
+        sha256: Of the file.
+        bytes: Its size.
+    """
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class BundleArtifact:
+    """One artefact of a bundle.
+
+    Attributes:
+        target: E.g. ``tflite``.
+        precision: E.g. ``int8``.
+        path: What its runtime is given, relative to the bundle's folder: a file, or a folder.
+        files: Every file of it; most have one.
+        stage: Key of the golden outputs of the stage that it was made from.
+        inputs: In the artefact's own layouts and dtypes.
+        outputs: Likewise.
+        output_steps: Output name > the integer quantization behind it, also where the output
+            itself is float.
+        summary: What the target says of it.
+        verdicts: What the runners said of it.
+    """
+
+    target: str
+    precision: str
+    path: str
+    files: tuple[BundleFile, ...]
+    stage: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    output_steps: Mapping[str, QuantParams] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(f.bytes for f in self.files)
+
+    @property
+    def sha256(self) -> str:
+        """Of its file; of the list of hashes and paths where there are several."""
+        if len(self.files) == 1:
+            return self.files[0].sha256
+        listing = "".join(f"{f.sha256}  {f.path}\n" for f in self.files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What the manifest says; see the module's docstring for the folder.
+
+    Attributes:
+        name: The model's name.
+        source: ``kind``, ``file`` (name only), ``sha256``, ``arch``.
+        libraries: Package > version, of all that shaped the artefacts.
+        inputs: The source network's own inputs (float32, NCHW).
+        outputs: Its outputs.
+        preprocess: The contract of its picture input, or None.
+        labels: Class names in the order of the output, or None.
+        reference: What gave the float reference, in words.
+        artifacts: The files.
+        calibration: ``samples``, ``data``, ``observer`` and ``warnings``, or None.
+        has_golden: Whether golden vectors are there.
+        left_out: What was asked for beside the artefacts and not written, and why.
+    """
+
+    name: str
+    source: Mapping[str, str]
+    libraries: Mapping[str, str]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: Preprocess | None
+    labels: tuple[str, ...] | None
+    reference: str
+    artifacts: tuple[BundleArtifact, ...]
+    calibration: Mapping[str, Any] | None = None
+    has_golden: bool = False
+    left_out: tuple[LeftOut, ...] = ()
+
+    def to_json(self) -> str:
+        """The manifest as text; `read_bundle` reads it back."""
+        first = self.inputs[0].to_dict() if self.inputs else {}
+        first["preprocess"] = self.preprocess.to_dict() if self.preprocess else None
+        document = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "source": dict(self.source),
+            "libraries": dict(sorted(self.libraries.items())),
+            "input": first,
+            "inputs": [s.to_dict() for s in self.inputs],
+            "outputs": [s.to_dict() for s in self.outputs],
+            "labels": list(self.labels) if self.labels is not None else None,
+            "reference": self.reference,
+            "calibration": dict(self.calibration) if self.calibration is not None else None,
+            "golden": GOLDEN if self.has_golden else None,
+            "artifacts": [_artifact_to_dict(a) for a in self.artifacts],
+            "left_out": [left_out_to_dict(o) for o in self.left_out],
+        }
+        return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _artifact_to_dict(artifact: BundleArtifact) -> dict[str, Any]:
+    return {
+        "target": artifact.target,
+        "precision": artifact.precision,
+        "path": artifact.path,
+        "sha256": artifact.sha256,
+        "bytes": artifact.bytes,
+        "files": [asdict(f) for f in artifact.files],
+        "stage": artifact.stage,
+        "inputs": [s.to_dict() for s in artifact.inputs],
+        "outputs": [s.to_dict() for s in artifact.outputs],
+        "output_steps": {k: v.to_dict() for k, v in sorted(artifact.output_steps.items())},
+        "summary": dict(artifact.summary),
+        "verdicts": [verdict_to_dict(v) for v in artifact.verdicts],
+    }
+
+
+def bundle_from_dict(document: Mapping[str, Any]) -> Bundle:
+    """Read what `Bundle.to_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: something is missing, or of another type.
+        UserError: a contract that contradicts itself.
+    """
+    preprocess = document["input"]["preprocess"]
+    labels = document["labels"]
+    return Bundle(
+        name=str(document["name"]),
+        source=_texts(document["source"]),
+        libraries=_texts(document["libraries"]),
+        inputs=tuple(_spec(s) for s in document["inputs"]),
+        outputs=tuple(_spec(s) for s in document["outputs"]),
+        preprocess=Preprocess.from_dict(preprocess) if preprocess else None,
+        labels=tuple(map(_text, labels)) if labels is not None else None,
+        reference=str(document["reference"]),
+        calibration=_calibration(document["calibration"]),
+        has_golden=document["golden"] is not None,
+        artifacts=tuple(_artifact_from_dict(a) for a in document["artifacts"]),
+        left_out=tuple(left_out_from_dict(o) for o in document.get("left_out", ())),
+    )
+
+
+def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
+    return BundleArtifact(
+        target=_text(data["target"]),
+        precision=Precision(data["precision"]).value,
+        path=_text(data["path"]),
+        files=tuple(
+            BundleFile(_text(f["path"]), _text(f["sha256"]), int(f["bytes"])) for f in data["files"]
+        ),
+        stage=_text(data["stage"]),
+        inputs=tuple(_spec(s) for s in data["inputs"]),
+        outputs=tuple(_spec(s) for s in data["outputs"]),
+        output_steps={k: QuantParams.from_dict(v) for k, v in data["output_steps"].items()},
+        summary=dict(data["summary"]),
+        verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
+    )
+
+
+def _spec(data: Mapping[str, Any]) -> TensorSpec:
+    for name in ("name", "dtype", "layout"):
+        _text(data[name])
+    return TensorSpec.from_dict(data)
+
+
+def _calibration(data: Any) -> Mapping[str, Any] | None:
+    if data is None:
+        return None
+    return {**data, "warnings": [_text(w) for w in data["warnings"]]}
+
+
+def _texts(data: Mapping[str, Any]) -> dict[str, str]:
+    return {_text(name): _text(value) for name, value in data.items()}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} where a text is expected")
+    return value

@@ -1,0 +1,189 @@
+"""The table of verdicts, target x precision x runner, as wide as the terminal allows.
+
+Three forms, of which the widest is taken that fits: every column; without kernels, versions and the
+told error of the output, which stand below the table or in the JSON; one heading an artefact with
+its runners below it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from deploykit.report.figures import (
+    as_cosine,
+    as_decibels,
+    as_percent,
+    figure_in_words,
+    or_infinite,
+)
+from deploykit.report.model import Check, LeftOut, Question, Verdict
+
+_WIDE = (
+    "target",
+    "precision",
+    "runner",
+    "kernels",
+    "size",
+    "conversion error",
+    "SNR dB",
+    "cosine",
+    "top-1",
+    "verdict",
+)
+_MIDDLE = tuple(name for name in _WIDE if name != "kernels")
+_NARROW = ("", "runner", "conversion error", "SNR dB", "top-1", "verdict")
+
+#: What an int8 figure is of, where it is not of the output.
+_KINDS = {
+    "layer_error_lsb": "layers ",
+    "layer_error_over_range": "layers ",
+    "repeat_error_lsb": "repeat ",
+    "repeat_error_over_range": "repeat ",
+}
+_TOLD = ("output_error_lsb", "output_error_over_range")
+_GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
+_PASSED = "PASS"
+
+Row = tuple[str, ...]
+
+
+def render_verdicts(
+    verdicts: Sequence[Verdict],
+    left_out: Sequence[LeftOut] = (),
+    *,
+    width: int | None = None,
+    color: bool = False,
+) -> list[str]:
+    """The table as lines.
+
+    Args:
+        verdicts: One row each.
+        left_out: What was not written; a row for each that its target refused.
+        width: Columns of the terminal; None for no limit.
+        color: Whether to paint the verdicts (ANSI codes).
+    """
+    refused = [entry for entry in left_out if entry.refused]
+    for header, rows in (_wide(verdicts, refused), _middle(verdicts, refused)):
+        lines = aligned([header, *rows])
+        if width is None or max(map(len, lines)) <= width:
+            return aligned([header, *map(_painted, rows)]) if color else lines
+    return _narrow(verdicts, refused, color=color)
+
+
+def aligned(rows: Sequence[Row]) -> list[str]:
+    """Rows of cells as lines, each column as wide as its widest cell."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _wide(verdicts: Sequence[Verdict], refused: Sequence[LeftOut]) -> tuple[Row, list[Row]]:
+    rows: list[Row] = []
+    for verdict in verdicts:
+        runner, kernels = verdict.runner_name, "-"
+        if verdict.runner is not None:
+            runner, kernels = f"{runner} {verdict.runner.version}", verdict.runner.kernels
+        noise = (_snr(verdict), _cosine(verdict), _top1(verdict))
+        error = conversion_in_words(verdict, output=True)
+        start = (verdict.target, verdict.precision, runner, kernels, _size(verdict))
+        rows.append((*start, error, *noise, verdict.outcome.upper()))
+    return _WIDE, [*rows, *_refusals(refused, len(_WIDE))]
+
+
+def _middle(verdicts: Sequence[Verdict], refused: Sequence[LeftOut]) -> tuple[Row, list[Row]]:
+    rows: list[Row] = [
+        (
+            *(verdict.target, verdict.precision, verdict.runner_name, _size(verdict)),
+            conversion_in_words(verdict, output=False),
+            *(_snr(verdict), _cosine(verdict), _top1(verdict), verdict.outcome.upper()),
+        )
+        for verdict in verdicts
+    ]
+    return _MIDDLE, [*rows, *_refusals(refused, len(_MIDDLE))]
+
+
+def _refusals(refused: Sequence[LeftOut], columns: int) -> list[Row]:
+    empty = ("-",) * (columns - 3)
+    return [(entry.target, entry.precision, *empty, "REFUSED") for entry in refused]
+
+
+def _narrow(verdicts: Sequence[Verdict], refused: Sequence[LeftOut], *, color: bool) -> list[str]:
+    rows: list[Row] = [
+        (
+            *("", verdict.runner_name, conversion_in_words(verdict, output=False)),
+            *(_snr(verdict), _top1(verdict), verdict.outcome.upper()),
+        )
+        for verdict in verdicts
+    ]
+    header, *lines = aligned([_NARROW, *(map(_painted, rows) if color else rows)])
+    found, heading = [header], ""
+    for verdict, line in zip(verdicts, lines, strict=True):
+        size = f", {verdict.bytes:,} bytes" if verdict.bytes else ""
+        if (own := f"{verdict.target} {verdict.precision}{size}") != heading:
+            found.append(heading := own)
+        found.append(line)
+    for entry in refused:
+        word = _painted(("REFUSED",))[0] if color else "REFUSED"
+        found.append(f"{entry.target} {entry.precision}: {word}")
+    return found
+
+
+def _painted(row: Row) -> Row:
+    color = _GREEN if row[-1] == _PASSED else _RED
+    return (*row[:-1], f"{color}{row[-1]}{_PLAIN}")
+
+
+def conversion_in_words(verdict: Verdict, *, output: bool) -> str:
+    """The conversion check that is nearest to its limit, or furthest beyond it.
+
+    Args:
+        verdict: Whose checks.
+        output: Whether the output's error is told too where it is not what is judged.
+    """
+    checks = [c for c in verdict.checks if c.question is Question.CONVERSION]
+    limited = [c for c in checks if c.limit is not None] or checks
+    if not limited:
+        return "-"
+    worst = max(limited, key=lambda c: (not c.passed, _share_of_limit(c)))
+    unit = " LSB" if worst.metric.endswith("_lsb") else ""
+    limit = f" (<= {worst.limit:g})" if worst.limit is not None else ""
+    told = [c for c in checks if c.metric in _TOLD and c is not worst]
+    furthest = max(told, key=lambda c: or_infinite(c.measured), default=None) if output else None
+    more = f", output {figure_in_words(furthest.metric, furthest.measured)}" if furthest else ""
+    kind = _KINDS.get(worst.metric, "")
+    return f"{kind}{figure_in_words(worst.metric, worst.measured)}{unit}{limit}{more}"
+
+
+def least_in_words(verdict: Verdict, metric: str, shown: Callable[[float], str]) -> str:
+    """The least figure of a metric over the outputs, ``-`` if there is none."""
+    values = [
+        c.measured
+        for c in verdict.checks
+        if c.question is Question.QUANTIZATION and c.metric == metric
+    ]
+    if not values:
+        return "-"
+    return shown(math.nan if any(math.isnan(v) for v in values) else min(values))
+
+
+def _share_of_limit(check: Check) -> float:
+    return or_infinite(check.measured / check.limit if check.limit else check.measured)
+
+
+def _size(verdict: Verdict) -> str:
+    return f"{verdict.bytes:,}" if verdict.bytes else "-"
+
+
+def _snr(verdict: Verdict) -> str:
+    return least_in_words(verdict, "snr_db", as_decibels)
+
+
+def _cosine(verdict: Verdict) -> str:
+    return least_in_words(verdict, "cosine", as_cosine)
+
+
+def _top1(verdict: Verdict) -> str:
+    return least_in_words(verdict, "top1_agreement", as_percent)

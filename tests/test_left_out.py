@@ -1,0 +1,141 @@
+"""Several targets, one of which refuses the model: the others are written, and all is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from deploykit.bundle import read_bundle
+from deploykit.cli import main
+
+
+def flipped(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The network with its feature map read backwards: a Slice that only ONNX Runtime has."""
+    values = {"starts": -1, "ends": -100, "axes": 3, "steps": -1}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array([value], np.int64), name) for name, value in values.items()
+    )
+    flip = helper.make_node("Slice", ["r", *values], ["backwards"], "flip")
+    flip.metadata_props.add(key="deploykit.module", value="head")
+    nodes = list(model.graph.node)
+    (place,) = (i for i, node in enumerate(nodes) if node.op_type == "GlobalAveragePool")
+    nodes[place].input[0] = "backwards"
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:place], flip, *nodes[place:]])
+    return model
+
+
+@pytest.fixture
+def flip_onnx(tmp_path: Path, build_network: Callable[..., onnx.ModelProto]) -> Path:
+    path = tmp_path / "flip.onnx"
+    onnx.save(flipped(build_network()), path)
+    return path
+
+
+def convert(model: Path, out: Path, *arguments: str | Path) -> int:
+    words = ["convert", model, "--out", out, "--quiet", "--samples", "2", *arguments]
+    return main([str(w) for w in words])
+
+
+def test_an_op_that_some_targets_lack_leaves_out_those_alone(
+    flip_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "b"
+    assert convert(flip_onnx, out, "--to", "tflite,ncnn,onnx", "--fp32") == 3
+    text = capsys.readouterr().out
+    assert "1 node cannot be lowered to tflite" in text
+    assert "Slice (node 'flip' in module 'head'): a slice that runs backwards" in text
+    for target in ("tflite", "ncnn"):
+        assert any(row.split()[:2] == [target, "fp32"] and row.endswith("REFUSED")
+                   for row in text.splitlines())  # fmt: skip
+    bundle = read_bundle(out)
+    assert [a.target for a in bundle.artifacts] == ["onnx"]
+    assert all(v.passed for v in bundle.artifacts[0].verdicts)
+    left_out = {entry.target: entry for entry in bundle.left_out}
+    assert set(left_out) == {"tflite", "ncnn"}
+    for entry in left_out.values():
+        assert entry.refused
+        assert entry.precision == "fp32"
+        (op,) = entry.ops
+        assert (op.op_type, op.node, op.module_path) == ("Slice", "flip", "head")
+        assert op.reason
+        assert op.reason in entry.reason
+    written = json.loads((out / "deploykit.json").read_text())["left_out"]
+    assert written[0]["ops"][0]["module_path"] == "head"
+    assert main(["verify", str(out)]) == 0, "what was written is sound"
+    assert "left out: ncnn fp32: 1 node" in capsys.readouterr().out
+
+
+def test_both_precisions_are_left_out_and_told_once(
+    flip_onnx: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--to", "ncnn,onnx", "--fp32", "--int8", "--calibrate", pictures)
+    assert convert(flip_onnx, tmp_path / "b", *arguments, "--no-verify") == 3
+    text = capsys.readouterr().out
+    assert text.count("left out: ncnn fp32, int8: 1 node cannot be lowered") == 1
+    assert "not verified" in text
+    bundle = read_bundle(tmp_path / "b")
+    assert [(a.target, a.precision) for a in bundle.artifacts] == [
+        ("onnx", "fp32"),
+        ("onnx", "int8"),
+    ]
+    assert [(o.target, o.precision) for o in bundle.left_out] == [
+        ("ncnn", "fp32"),
+        ("ncnn", "int8"),
+    ]
+
+
+def test_a_model_that_one_target_cannot_hold_at_all_leaves_out_that_one(
+    tmp_path: Path,
+    build_network: Callable[..., onnx.ModelProto],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "two.onnx"
+    onnx.save(build_network(batch=2), path)
+    assert convert(path, tmp_path / "b", "--to", "ncnn,tflite", "--fp32", "--json") == 3
+    report = json.loads(capsys.readouterr().out)
+    (entry,) = report["left_out"]
+    assert (entry["target"], entry["refused"], entry["ops"]) == ("ncnn", True, [])
+    assert "(2, 3, 8, 8)" in entry["reason"]
+    assert report["passed"] is True
+    assert {v["target"] for v in report["verdicts"]} == {"tflite"}
+
+
+def test_a_failed_verdict_counts_more_than_a_refusal(flip_onnx: Path, tmp_path: Path) -> None:
+    arguments = ("--to", "ncnn,onnx", "--fp32", "--limit", "fp32.snr_db=500")
+    assert convert(flip_onnx, tmp_path / "b", *arguments) == 1
+
+
+def test_one_target_alone_that_refuses_writes_nothing(
+    flip_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(flip_onnx, tmp_path / "b", "--to", "tflite", "--fp32", "--fp16") == 3
+    assert capsys.readouterr().err.startswith("error: 1 node cannot be lowered to tflite")
+    assert not (tmp_path / "b").exists()
+
+
+def test_where_each_of_several_refuses_nothing_is_written_and_each_is_told(
+    flip_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(flip_onnx, tmp_path / "b", "--to", "tflite,ncnn", "--fp32") == 3
+    error = capsys.readouterr().err
+    assert error.startswith("error: each of tflite, ncnn refuses the model")
+    assert "cannot be lowered to tflite" in error
+    assert "cannot be lowered to ncnn" in error
+    assert not (tmp_path / "b").exists()
+
+
+def test_what_all_leaves_out_by_itself_is_told_and_no_failure(
+    tiny_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(tiny_onnx, tmp_path / "b", "--to", "all", "--w8", "--no-verify") == 0
+    assert "left out: ncnn w8: ncnn writes fp32, fp16, int8" in capsys.readouterr().out
+    bundle = read_bundle(tmp_path / "b")
+    assert {a.target for a in bundle.artifacts} == {"coreml", "onnx", "tflite"}
+    assert [(o.target, o.precision, o.refused) for o in bundle.left_out] == [("ncnn", "w8", False)]
