@@ -50,7 +50,7 @@ def test_an_option_goes_to_the_precisions_that_it_is_for() -> None:
         (("coreml",), ("fp16",), {"coreml": {"ios": "9"}}, "ios is '9'"),
         (("onnx",), ("int8",), {"onnx": {"colour": "red"}}, "no option 'colour'"),
         (("tflite",), ("fp32",), {"tflite": {"io": "uint8"}}, "uint8 with precision fp32"),
-        (("ncnn",), ("fp32",), {"ncnn": {"requantize": "9"}}, "requantize is '9'"),
+        (("ncnn",), ("int8",), {"ncnn": {"requantize": "9"}}, "requantize is '9'"),
         (("tflite",), ("fp8",), {}, "unknown precision 'fp8'"),
         (("ncnn",), ("w8",), {}, "ncnn cannot be written as w8"),
         ((), (), {}, "nothing to make"),
