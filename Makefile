@@ -1,12 +1,13 @@
 # Two commands for a fresh machine that has Python 3.11+ and git; everything else is set up here.
 #   make demo    sets everything up and runs the main job on the committed example
 #   make test    sets everything up and passes the tests
+# And a third, since TensorFlow is 1.4 GB: make test-tensorflow passes the tests that need it.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check lint types bench clean
+.PHONY: demo test test-tensorflow check lint types bench clean
 
 demo: $(STAMP)
 	$(BIN)/deploykit convert examples/ghostnet.pt --to tflite --fp32 --int8 --out build/ghostnet
@@ -15,6 +16,9 @@ demo: $(STAMP)
 
 test: $(STAMP) check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+test-tensorflow: $(VENV)-tensorflow/.installed
+	$(VENV)-tensorflow/bin/python -m pytest -q runtime_tests/test_tensorflow.py
 
 check: lint types
 
@@ -37,5 +41,11 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
+$(VENV)-tensorflow/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-tensorflow
+	$(VENV)-tensorflow/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-tensorflow/bin/python -m pip install --quiet -e '.[tflite,tensorflow]' pytest pytest-timeout hypothesis
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(VENV)-tensorflow build dist
