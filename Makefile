@@ -15,7 +15,7 @@ demo: $(STAMP)
 		--source examples/ghostnet.pt
 
 test: $(STAMP) check
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q --hypothesis-profile=repeatable
 
 test-tensorflow: $(VENV)-tensorflow/.installed
 	$(VENV)-tensorflow/bin/python -m pytest -q runtime_tests/test_tensorflow.py

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+#: What `make test` and CI run: the same examples each time. Without it they are new ones.
+settings.register_profile("repeatable", derandomize=True)
 
 
 @pytest.fixture(autouse=True)

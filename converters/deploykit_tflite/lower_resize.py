@@ -69,17 +69,20 @@ def _matching_flags(
 
 
 def _onnx_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -> Array:
-    """Coordinates in the input that the outputs along one axis sample (ONNX operator Resize)."""
+    """Coordinates in the input that the outputs along one axis sample (ONNX operator Resize).
+
+    In float32, as ONNX Runtime computes them: on the edge between two pixels its rounding decides.
+    """
     rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
-    x = np.arange(output, dtype=np.float64)
-    scale = output / size
+    x = np.arange(output, dtype=np.float32)
+    scale = np.float32(output) / np.float32(size)
     scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
     if scales is not None and scales.size:
-        scale = float(scales.reshape(-1)[2 + axis])
+        scale = np.float32(scales.reshape(-1)[2 + axis])
     if rule == "half_pixel" or (rule == "pytorch_half_pixel" and output > 1):
-        points = (x + 0.5) / scale - 0.5
+        points = (x + np.float32(0.5)) / scale - np.float32(0.5)
     elif rule == "align_corners":
-        points = x * (size - 1) / (output - 1) if output > 1 else 0 * x
+        points = x * np.float32(size - 1) / np.float32(output - 1) if output > 1 else 0 * x
     elif rule == "asymmetric":
         points = x / scale
     elif rule == "pytorch_half_pixel":
@@ -90,8 +93,8 @@ def _onnx_points(node: ir.Node, mode: str, size: int, output: int, axis: int) ->
         return points.clip(0, size - 1)
     rounding = read_string(node, "nearest_mode", "round_prefer_floor")
     rounded = {
-        "round_prefer_floor": np.ceil(points - 0.5),
-        "round_prefer_ceil": np.floor(points + 0.5),
+        "round_prefer_floor": np.ceil(points - np.float32(0.5)),
+        "round_prefer_ceil": np.floor(points + np.float32(0.5)),
         "floor": np.floor(points),
         "ceil": np.ceil(points),
     }[rounding]

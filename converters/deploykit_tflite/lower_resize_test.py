@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import UnsupportedOpsError
@@ -19,6 +19,7 @@ RULES = ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"]
 
 
 @settings(max_examples=60, deadline=None)
+@example("nearest", "half_pixel", "floor", (1, 7), (1, 1))  # 3 in reals, 2 in ONNX Runtime's floats
 @given(
     mode=st.sampled_from(["linear", "nearest"]),
     rule=st.sampled_from(RULES),
