@@ -14,6 +14,7 @@ import numpy as np
 
 from deploykit.graph.node_fields import FormError
 from deploykit.graph.reading import read_int, read_string
+from deploykit.graph.resize_points import resize_points
 from deploykit.tensors import Array
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
 from deploykit_coreml.sample_points import bilinear_points, interpolation_matrix
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _MODES = ("UNALIGN_CORNERS", "STRICT_ALIGN_CORNERS", "DEFAULT")
-_RULES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 
 
 @TABLE.register("Resize")
@@ -37,37 +37,11 @@ def lower_resize(node: ir.Node, context: LoweringContext) -> None:
         )
     if read_int(node, "antialias", 0):
         raise FormError("an antialiased resize", "resize without antialias")
-    points = [onnx_points(node, mode, shape[axis], target[axis]) for axis in (2, 3)]
+    points = [resize_points(node, mode, shape[i + 2], target[i + 2], i) for i in (0, 1)]
     if mode == "nearest":
         _lower_nearest(node, context, points)
     else:
         _lower_linear(node, context, points)
-
-
-def onnx_points(node: ir.Node, mode: str, size: int, output: int) -> Array:
-    """Coordinates in the input that the outputs along one axis sample (ONNX operator Resize)."""
-    rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
-    if rule not in _RULES:
-        raise FormError(f"coordinate rule '{rule}'", f"use one of {', '.join(_RULES)}")
-    x, scale = np.arange(output, dtype=np.float64), output / size
-    if rule == "align_corners":
-        points = x * (size - 1) / (output - 1) if output > 1 else 0 * x
-    elif rule == "asymmetric":
-        points = x / scale
-    elif rule == "pytorch_half_pixel" and output == 1:
-        points = 0 * x
-    else:
-        points = (x + 0.5) / scale - 0.5
-    if mode == "linear":
-        return points.clip(0, size - 1)
-    rounding = read_string(node, "nearest_mode", "round_prefer_floor")
-    rounded: dict[str, Array] = {
-        "round_prefer_floor": np.ceil(points - 0.5),
-        "round_prefer_ceil": np.floor(points + 0.5),
-        "floor": np.floor(points),
-        "ceil": np.ceil(points),
-    }
-    return rounded[rounding].clip(0, size - 1)
 
 
 def _lower_nearest(node: ir.Node, context: LoweringContext, points: list[Array]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from deploykit.graph.node_fields import FormError
 from deploykit.graph.reading import read_int, read_string
+from deploykit.graph.resize_points import resize_points
 from deploykit.tensors import Array
 from deploykit_ncnn.layer_graph import Param
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
@@ -51,39 +52,12 @@ def _matching_rule(
     node: ir.Node, mode: str, size: tuple[int, ...], output: tuple[int, ...]
 ) -> bool | None:
     """``align_corner`` of Interp; None if neither samples the node's points."""
-    wanted = [_onnx_points(node, mode, a, b) for a, b in zip(size, output, strict=True)]
+    wanted = [resize_points(node, mode, size[i], output[i], i) for i in (0, 1)]
     for align in (False, True):
         have = [_ncnn_points(mode, a, b, align) for a, b in zip(size, output, strict=True)]
         if all(np.allclose(w, h, atol=1e-4) for w, h in zip(wanted, have, strict=True)):
             return align
     return None
-
-
-def _onnx_points(node: ir.Node, mode: str, size: int, output: int) -> Array:
-    """Coordinates in the input that the outputs along one axis sample (ONNX operator Resize)."""
-    rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
-    x = np.arange(output, dtype=np.float64)
-    scale = output / size
-    if rule == "half_pixel":
-        points = (x + 0.5) / scale - 0.5
-    elif rule == "align_corners":
-        points = x * (size - 1) / (output - 1) if output > 1 else 0 * x
-    elif rule == "asymmetric":
-        points = x / scale
-    elif rule == "pytorch_half_pixel":
-        points = (x + 0.5) / scale - 0.5 if output > 1 else 0 * x
-    else:
-        raise FormError(f"coordinate rule '{rule}'", "use half_pixel or align_corners")
-    if mode == "linear":
-        return points.clip(0, size - 1)
-    rounding = read_string(node, "nearest_mode", "round_prefer_floor")
-    rounded = {
-        "round_prefer_floor": np.ceil(points - 0.5),
-        "round_prefer_ceil": np.floor(points + 0.5),
-        "floor": np.floor(points),
-        "ceil": np.ceil(points),
-    }[rounding]
-    return np.asarray(rounded).clip(0, size - 1)
 
 
 def _ncnn_points(mode: str, size: int, output: int, align: bool) -> Array:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of
+from deploykit.graph.node_fields import FormError
 from deploykit.graph.reading import read_int, read_string
+from deploykit.graph.resize_points import resize_points
 from deploykit.tensors import Array
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
 
@@ -60,45 +61,12 @@ def lower_resize(node: ir.Node, context: LoweringContext) -> None:
 def _matching_flags(
     node: ir.Node, mode: str, size: Sequence[int], output: Sequence[int]
 ) -> _Flags | None:
-    wanted = [_onnx_points(node, mode, size[i], output[i], i) for i in (0, 1)]
+    wanted = [resize_points(node, mode, size[i], output[i], i) for i in (0, 1)]
     for flags in _FLAGS:
         have = [_tflite_points(mode, size[i], output[i], flags) for i in (0, 1)]
         if all(np.allclose(w, h, atol=1e-5) for w, h in zip(wanted, have, strict=True)):
             return flags
     return None
-
-
-def _onnx_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -> Array:
-    """Coordinates in the input that the outputs along one axis sample (ONNX operator Resize).
-
-    In float32, as ONNX Runtime computes them: on the edge between two pixels its rounding decides.
-    """
-    rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
-    x = np.arange(output, dtype=np.float32)
-    scale = np.float32(output) / np.float32(size)
-    scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
-    if scales is not None and scales.size:
-        scale = np.float32(scales.reshape(-1)[2 + axis])
-    if rule == "half_pixel" or (rule == "pytorch_half_pixel" and output > 1):
-        points = (x + np.float32(0.5)) / scale - np.float32(0.5)
-    elif rule == "align_corners":
-        points = x * np.float32(size - 1) / np.float32(output - 1) if output > 1 else 0 * x
-    elif rule == "asymmetric":
-        points = x / scale
-    elif rule == "pytorch_half_pixel":
-        points = 0 * x
-    else:
-        raise FormError(f"coordinate rule '{rule}'", "use half_pixel or align_corners")
-    if mode == "linear":
-        return points.clip(0, size - 1)
-    rounding = read_string(node, "nearest_mode", "round_prefer_floor")
-    rounded = {
-        "round_prefer_floor": np.ceil(points - np.float32(0.5)),
-        "round_prefer_ceil": np.floor(points + np.float32(0.5)),
-        "floor": np.floor(points),
-        "ceil": np.ceil(points),
-    }[rounding]
-    return np.asarray(rounded).clip(0, size - 1)
 
 
 def _tflite_points(mode: str, size: int, output: int, flags: _Flags) -> Array:
