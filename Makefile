@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-tensorflow check lint types bench clean
+.PHONY: demo test test-tensorflow check lint types bench oracle clean
 
 demo: $(STAMP)
 	$(BIN)/deploykit convert examples/ghostnet.pt --to tflite --fp32 --int8 --out build/ghostnet
@@ -32,6 +32,10 @@ types: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/convert.py
 	$(BIN)/python benchmarks/latency.py
+
+# Byte by byte: what HEAD writes against what BASE wrote (NAMES="ghostnet" for some families only).
+oracle: $(STAMP)
+	$(BIN)/python runtime_tests/oracle/compare_commits.py $(BASE) $(NAMES) $(if $(NAMES),,--full-size)
 
 # An environment of its own, made once and again whenever the requirements change.
 $(STAMP): pyproject.toml
