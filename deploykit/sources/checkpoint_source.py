@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from deploykit.preprocess import Preprocess
 from deploykit.sources.architecture import FORMS, Architecture, build_architecture
 from deploykit.sources.checkpoint import CheckpointContent, load_checkpoint, without_bookkeeping
 from deploykit.sources.options import LoadOptions
+from deploykit.sources.stored_architecture import plain_kwargs, stored_architecture
 from deploykit.sources.torch_source import TorchSource, static_input_shape
 from deploykit.sources.weights import load_weights
 
@@ -39,9 +39,7 @@ def network_of(content: CheckpointContent, options: LoadOptions, *, origin: str)
             expected=f"--arch with {FORMS}",
             advice="e.g. --arch timm/ghostnet_100 --arch-kwargs num_classes=10",
         )
-    # The file's own arguments belong to its own architecture, and give way to the user's.
-    own_kwargs: Mapping[str, Any] = content.arch_kwargs if arch == content.arch else {}
-    built = build_architecture(arch, {**own_kwargs, **options.arch_kwargs})
+    built = _build(content, options, origin)
     load_weights(
         built.module, without_bookkeeping(content.state_dict), origin=origin, arch=built.name
     )
@@ -57,6 +55,18 @@ def network_of(content: CheckpointContent, options: LoadOptions, *, origin: str)
         labels=content.labels,
         calibration_sample=content.calibration_sample,
     )
+
+
+def _build(content: CheckpointContent, options: LoadOptions, origin: str) -> Architecture:
+    if options.arch and options.arch != content.arch:
+        return build_architecture(options.arch, options.arch_kwargs)
+    # The file's own arguments belong to its own architecture, and give way to the user's.
+    own = {k: v for k, v in content.arch_kwargs.items() if k not in options.arch_kwargs}
+    if options.arch:  # said by the user too, who may name code
+        name, own = options.arch, plain_kwargs(own, origin)
+    else:
+        name, own = stored_architecture(content.arch, own, origin)
+    return build_architecture(name, {**own, **options.arch_kwargs})
 
 
 def _preprocess_of(

@@ -15,6 +15,8 @@ from deploykit.errors import SourceError, UnsupportedModelError
 from deploykit.graph.provenance import module_path
 from deploykit.model import Stage
 from deploykit.preprocess import Preprocess
+from deploykit.sources import architecture
+from deploykit.sources.architecture import Architecture
 from deploykit.sources.load import load, sanitize_name
 from deploykit.sources.options import LoadOptions
 from deploykit.sources.tiny_networks_test import (
@@ -45,13 +47,19 @@ def test_a_checkpoint_with_an_architecture(tmp_path: Path, network: nn.Module) -
     assert {module_path(n) for n in model.graph.graph} >= {"stem", "blocks.0.depthwise"}
 
 
-def test_a_checkpoint_of_deploykit_needs_no_options(tmp_path: Path, network: nn.Module) -> None:
+def test_a_checkpoint_of_deploykit_needs_no_options(
+    tmp_path: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(num_classes: int) -> Architecture:
+        return Architecture("deploykit/tiny_of_a_test", TinyNet(num_classes))
+
+    monkeypatch.setitem(architecture._REGISTERED, "tiny_of_a_test", build)
     contract = Preprocess(size=(16, 16))
     sample = torch.zeros(4, 10, 10, 1, dtype=torch.uint8)
     torch.save(
         {
             "format": "deploykit.checkpoint/1",
-            "arch": ARCH,
+            "arch": "deploykit/tiny_of_a_test",
             "arch_kwargs": {"num_classes": 4},
             "state_dict": network.state_dict(),
             "preprocess": contract.to_dict(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,8 @@ def build_torchvision(name: str, kwargs: Mapping[str, Any]) -> Architecture:
         known = api.list_models()
     if name not in known:
         raise unknown_name("torchvision", name, known)
+    if "weights_backbone" in inspect.signature(api.get_model_builder(name)).parameters:
+        kwargs = {"weights_backbone": None, **kwargs}  # its default would be downloaded
     with building(full, kwargs):
         module = api.get_model(name, **kwargs)
     preprocess = _preprocess_of(api, name)

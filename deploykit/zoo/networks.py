@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from deploykit.errors import SourceError
 from deploykit.sources.architecture import build_architecture
+from deploykit.sources.stored_architecture import stored_architecture
 from deploykit.sources.weights import load_weights
 from deploykit.zoo.checkpoint import Checkpoint, import_torch
 from deploykit.zoo.evaluate import Predict
@@ -53,7 +54,7 @@ def network_of_checkpoint(
             no finite numbers, or it cannot be built.
         MissingDependencyError: the library that has it is not installed.
     """
-    network = build_network(checkpoint.arch, checkpoint.arch_kwargs)
+    network = build_network(*stored_architecture(checkpoint.arch, checkpoint.arch_kwargs, origin))
     load_weights(network, checkpoint.state_dict, origin=origin, arch=checkpoint.arch)
     return network.eval()
 
