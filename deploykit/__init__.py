@@ -20,32 +20,32 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Bundle": "deploykit.bundle",
     "CalibrationTable": "deploykit.calibration.table",
-    "ConversionResult": "deploykit.conversion",
-    "ConvertRequest": "deploykit.conversion_plan",
+    "ConversionResult": "deploykit.flow.convert",
+    "ConvertRequest": "deploykit.flow.plan",
     "DeploykitError": "deploykit.errors",
     "LoadOptions": "deploykit.sources.options",
     "Model": "deploykit.model",
     "Precision": "deploykit.model",
     "Preprocess": "deploykit.preprocess",
-    "Report": "deploykit.report.model",
+    "Report": "deploykit.verdict",
     "Stage": "deploykit.model",
-    "convert": "deploykit.conversion",
+    "convert": "deploykit.flow.convert",
     "load": "deploykit.sources.load",
-    "verify": "deploykit.verification",
+    "verify": "deploykit.flow.verify",
 }
 
 if TYPE_CHECKING:
     from deploykit.bundle import Bundle
     from deploykit.calibration.table import CalibrationTable
-    from deploykit.conversion import ConversionResult, convert
-    from deploykit.conversion_plan import ConvertRequest
     from deploykit.errors import DeploykitError
+    from deploykit.flow.convert import ConversionResult, convert
+    from deploykit.flow.plan import ConvertRequest
+    from deploykit.flow.verify import verify
     from deploykit.model import Model, Precision, Stage
     from deploykit.preprocess import Preprocess
-    from deploykit.report.model import Report
     from deploykit.sources.load import load
     from deploykit.sources.options import LoadOptions
-    from deploykit.verification import verify
+    from deploykit.verdict import Report
 
 __all__ = [
     "Bundle",

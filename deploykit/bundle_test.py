@@ -11,18 +11,18 @@ from deploykit.bundle import (
     Bundle,
     BundleArtifact,
     BundleFile,
-    Golden,
     check_replaceable,
     read_bundle,
     write_bundle,
 )
 from deploykit.errors import BundleError
+from deploykit.golden import Golden
 from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
-from deploykit.report.model import Check, Question, Verdict
 from deploykit.runners.base import RunnerInfo
 from deploykit.target import Artifact
 from deploykit.tensors import QuantParams, TensorSpec
+from deploykit.verdict import Check, Question, Verdict
 
 DATA = b"artefact"
 PARAMS = QuantParams((0.5,), (-3,))

@@ -16,8 +16,8 @@ from deploykit.report.json import (
     verdict_from_dict,
     verdict_to_dict,
 )
-from deploykit.report.model import LeftOut, Verdict
 from deploykit.tensors import QuantParams, TensorSpec
+from deploykit.verdict import LeftOut, Verdict
 
 SCHEMA = "deploykit.bundle/1"
 GOLDEN = "golden.npz"

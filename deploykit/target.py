@@ -81,34 +81,6 @@ class Artifact:
         return found | {stem + suffix: data for suffix, data in sorted(self.companions.items())}
 
 
-@dataclass(frozen=True)
-class Made:
-    """An artefact, with the stage that it was made from.
-
-    Attributes:
-        stem: Its name in the bundle without the suffix.
-        artifact: The file in memory.
-        stage_key: Name of the stage's outputs in the golden vectors: ``fused``, or
-            ``TARGET.PRECISION`` for a quantized stage.
-        stage: The stage.
-    """
-
-    stem: str
-    artifact: Artifact
-    stage_key: str
-    stage: Model
-
-    @property
-    def path(self) -> str:
-        """The artefact's path in the bundle."""
-        return self.stem + self.artifact.suffix
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """Path in the bundle > bytes of every file of it."""
-        return self.artifact.files(self.stem)
-
-
 @runtime_checkable
 class Target(Protocol):
     """The interface that the object behind an entry point has."""

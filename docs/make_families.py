@@ -15,12 +15,13 @@ from pathlib import Path
 
 from deploykit import load
 from deploykit.bundle import Bundle, BundleArtifact
-from deploykit.conversion import convert
-from deploykit.conversion_plan import ALL_TARGETS, ConvertRequest
-from deploykit.evaluation import AccuracyTable, evaluate
 from deploykit.files import sha256_of, write_atomically
+from deploykit.flow.convert import convert
+from deploykit.flow.evaluate import evaluate
+from deploykit.flow.plan import ALL_TARGETS, ConvertRequest
 from deploykit.report.figures import as_decibels
 from deploykit.report.verdict_table import conversion_in_words, least_in_words
+from deploykit.verdict import AccuracyTable
 from deploykit.zoo.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from deploykit import load
 from deploykit.bundle import Bundle
-from deploykit.conversion import convert
-from deploykit.conversion_plan import ConvertRequest
 from deploykit.files import write_atomically
+from deploykit.flow.convert import convert
+from deploykit.flow.plan import ConvertRequest
 from deploykit.report.figures import as_decibels
-from deploykit.report.model import Verdict
 from deploykit.report.verdict_table import conversion_in_words, least_in_words
+from deploykit.verdict import Verdict
 from deploykit.zoo.checkpoint import write_checkpoint
 from deploykit.zoo.full_size import NETWORKS, full_size_checkpoint
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploykit.bundle import GOLDEN, Golden, read_bundle
+from deploykit.bundle import GOLDEN, read_bundle
 from deploykit.cli import main
-from deploykit.evaluation import evaluate
+from deploykit.flow.evaluate import evaluate
+from deploykit.golden import Golden
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "examples" / "ghostnet.pt"

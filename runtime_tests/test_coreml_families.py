@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploykit.bundle import GOLDEN, Bundle, Golden, read_bundle
+from deploykit.bundle import GOLDEN, Bundle, read_bundle
 from deploykit.cli import main
+from deploykit.golden import Golden
 from deploykit.parity.metrics import snr_db
 from deploykit.tensors import FloatArray
 from deploykit_coreml.read_package import Package, read_package

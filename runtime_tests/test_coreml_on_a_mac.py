@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.cli import main
-from deploykit.verification import verify
+from deploykit.flow.verify import verify
 
 pytest.importorskip("torch")
 pytest.importorskip("coremltools")

@@ -13,7 +13,7 @@ import pytest
 
 from deploykit.bundle import Bundle, read_bundle
 from deploykit.cli import main
-from deploykit.evaluation import evaluate
+from deploykit.flow.evaluate import evaluate
 from deploykit.zoo.checkpoint import read_checkpoint
 from deploykit.zoo.networks import network_of_checkpoint
 from deploykit.zoo.recipes import RECIPES

@@ -19,7 +19,7 @@ import deploykit
 from deploykit.bundle import Bundle
 from deploykit.model import Stage
 from deploykit.passes.pipeline import advance
-from deploykit.report.model import Verdict
+from deploykit.verdict import Verdict
 from deploykit.zoo.full_size import NETWORKS
 from deploykit_tflite.store_weights import DYNAMIC_RANGE_MIN_ELEMENTS
 

@@ -11,10 +11,11 @@ import pytest
 
 pytest.importorskip("ncnn", reason="ncnn is not installed (extra [ncnn])")
 
-from deploykit.bundle import GOLDEN, Golden, read_bundle
+from deploykit.bundle import GOLDEN, read_bundle
 from deploykit.cli import main
-from deploykit.evaluation import evaluate
-from deploykit.report.model import Verdict
+from deploykit.flow.evaluate import evaluate
+from deploykit.golden import Golden
+from deploykit.verdict import Verdict
 from deploykit_ncnn.backends import why_no_vulkan
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,9 +13,9 @@ import pytest
 import deploykit
 from deploykit.calibration import collect
 from deploykit.cli import main
-from deploykit.conversion import ConversionResult, convert
-from deploykit.conversion_plan import ConvertRequest
 from deploykit.errors import UserError
+from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.plan import ConvertRequest
 from deploykit.model import Model
 
 pytest.importorskip("torch")

@@ -13,9 +13,9 @@ import pytest
 
 import deploykit
 from deploykit.calibration.data import sample_as_data
-from deploykit.conversion import ConversionResult, convert
-from deploykit.conversion_plan import ConvertRequest
 from deploykit.errors import UserError
+from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.plan import ConvertRequest
 from deploykit.graph.qdq import fold_qdq, has_qdq
 from deploykit.model import Stage
 from deploykit.passes.pipeline import advance

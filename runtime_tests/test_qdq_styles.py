@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 import deploykit
-from deploykit.conversion import ConversionResult, convert
-from deploykit.conversion_plan import ConvertRequest
+from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.plan import ConvertRequest
 from deploykit.graph.qdq import fold_qdq
 from deploykit.graph.read_qdq import data_inputs
 from deploykit.model import Model, Precision, Stage

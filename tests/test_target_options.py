@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.conversion_plan import ConvertRequest, plan_artifacts, request_of
 from deploykit.errors import ContractError, UserError
+from deploykit.flow.plan import ConvertRequest, plan_artifacts, request_of
 from deploykit.model import Precision
 from deploykit.target import find_target
 

@@ -23,8 +23,8 @@ from environments import make_environment
 from nets import NETS, build_net
 
 import deploykit
-from deploykit.conversion import convert
-from deploykit.conversion_plan import ConvertRequest
+from deploykit.flow.convert import convert
+from deploykit.flow.plan import ConvertRequest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUFFIXES = ("param", "bin")

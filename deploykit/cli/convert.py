@@ -149,8 +149,8 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, print the verdicts, and return the exit code."""
-    from deploykit.conversion import convert
-    from deploykit.conversion_plan import ConvertRequest
+    from deploykit.flow.convert import convert
+    from deploykit.flow.plan import ConvertRequest
     from deploykit.report.json import report_to_json
     from deploykit.report.terminal import render_layers, render_report
     from deploykit.target_options import parse_target_options

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print top-1 of every artefact beside the reference."""
-    from deploykit.evaluation import evaluate
+    from deploykit.flow.evaluate import evaluate
+    from deploykit.report.accuracy_views import accuracy_to_json, render_accuracy
 
     table = evaluate(
         args.bundle,
@@ -49,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         timeout_s=args.timeout,
     )
-    print(table.to_json() if args.json else table.to_text())
+    print(accuracy_to_json(table) if args.json else render_accuracy(table))
     return EXIT_OK

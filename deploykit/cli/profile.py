@@ -109,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _quantized(fused: Model, args: argparse.Namespace) -> Model:
-    from deploykit.conversion import quantize_for_target
-    from deploykit.conversion_plan import ConvertRequest
+    from deploykit.flow.convert import quantize_for_target
+    from deploykit.flow.plan import ConvertRequest
     from deploykit.target import find_target
 
     request = ConvertRequest(

@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.conversion import quantize_for_target
-from deploykit.conversion_plan import ConvertRequest
 from deploykit.cost.measure import measure_profile
 from deploykit.cost.profile import fused_stage, profile_stages
 from deploykit.cost.split_layers import split_layers
 from deploykit.errors import RunnerError, UserError
+from deploykit.flow.convert import quantize_for_target
+from deploykit.flow.plan import ConvertRequest
 from deploykit.graph.graph_fixtures_test import as_model, parse, run
 from deploykit.graph.qdq import has_qdq
 from deploykit.model import Model, Precision

@@ -8,10 +8,10 @@ from deploykit.model import Model, Stage
 from deploykit.parity.limits import Limits
 from deploykit.parity.metrics import max_error_over_range, snr_db
 from deploykit.parity.stages import run_stage
-from deploykit.report.model import StageRow
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray
+from deploykit.verdict import StageRow
 
 
 def compare_stages(

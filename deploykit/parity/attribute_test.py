@@ -7,8 +7,8 @@ import pytest
 from deploykit.model import Model, SourceInfo, Stage
 from deploykit.parity.attribute import compare_stages, first_departure
 from deploykit.parity.stages import run_stage
-from deploykit.report.model import Report
 from deploykit.report.terminal import render_report
+from deploykit.verdict import Report
 
 X = np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)
 

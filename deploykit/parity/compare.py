@@ -19,10 +19,10 @@ from deploykit.model import Precision
 from deploykit.parity import metrics
 from deploykit.parity.limits import Limits, PrecisionLimits
 from deploykit.parity.samples import count_samples, run_samples
-from deploykit.report.model import Check, Ended, LayerRow, Question, Verdict
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
+from deploykit.verdict import Check, Ended, LayerRow, Question, Verdict
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from deploykit.model import Model
 from deploykit.parity.metrics import error_over_range, ratio_db, whole_steps
 from deploykit.parity.samples import encoded_batches
 from deploykit.parity.stages import opened_stage
-from deploykit.report.model import LayerRow
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import OutputsOnlyError, open_runner
 from deploykit.target import Artifact
 from deploykit.tensors import Array, FloatArray, TensorSpec
+from deploykit.verdict import LayerRow
 
 #: Every value of a sample is held at once; a few samples find what is broken.
 _BATCHES = 4

@@ -20,9 +20,9 @@ from deploykit.model import Model
 from deploykit.parity.layers import LayerDifference, describe_values
 from deploykit.parity.samples import encoded_batches
 from deploykit.parity.stages import opened_stage
-from deploykit.report.model import LayerRow
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import OutputsOnlyError, open_runner
+from deploykit.verdict import LayerRow
 
 if TYPE_CHECKING:
     from deploykit.target import Artifact

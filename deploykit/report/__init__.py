@@ -1,1 +1,1 @@
-"""The report: `model` is the frozen data; `terminal` and `json` are views of it."""
+"""The views of what was measured: terminal, JSON, HTML. The data are in `deploykit.verdict`."""

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from deploykit.errors import DataError, UnsupportedOp
-from deploykit.report.model import (
+from deploykit.runners.base import RunnerInfo
+from deploykit.verdict import (
     Check,
     Ended,
     LayerRow,
@@ -19,7 +20,6 @@ from deploykit.report.model import (
     StageRow,
     Verdict,
 )
-from deploykit.runners.base import RunnerInfo
 
 SCHEMA = "deploykit.report/1"
 

@@ -16,7 +16,8 @@ from deploykit.report.json import (
     verdict_from_dict,
     verdict_to_dict,
 )
-from deploykit.report.model import (
+from deploykit.runners.base import RunnerInfo
+from deploykit.verdict import (
     Check,
     Ended,
     LayerRow,
@@ -25,7 +26,6 @@ from deploykit.report.model import (
     Report,
     Verdict,
 )
-from deploykit.runners.base import RunnerInfo
 
 INFINITE_OR_NOT = st.floats(allow_nan=False)
 PLAIN = st.one_of(st.integers(-5, 5), st.text(max_size=5), st.booleans(), st.none())

@@ -12,9 +12,9 @@ from deploykit.report.figures import (
     figure_in_words,
     or_infinite,
 )
-from deploykit.report.model import Check, LayerRow, LeftOut, Question, Report, StageRow, Verdict
 from deploykit.report.verdict_table import aligned, render_verdicts
 from deploykit.runners.base import RunnerInfo
+from deploykit.verdict import Check, LayerRow, LeftOut, Question, Report, StageRow, Verdict
 
 _LAYER_HEADER = ("value", "op", "module", "error/range", "SNR dB", "LSB", "")
 _WORST_MARKED = 3

@@ -4,7 +4,9 @@ import math
 from dataclasses import replace
 
 from deploykit.errors import UnsupportedOp, UnsupportedOpsError
-from deploykit.report.model import (
+from deploykit.report.terminal import render_layers, render_report
+from deploykit.runners.base import RunnerInfo
+from deploykit.verdict import (
     Check,
     Ended,
     LayerRow,
@@ -13,8 +15,6 @@ from deploykit.report.model import (
     Report,
     Verdict,
 )
-from deploykit.report.terminal import render_layers, render_report
-from deploykit.runners.base import RunnerInfo
 
 CONVERSION, QUANTIZATION = Question.CONVERSION, Question.QUANTIZATION
 XNNPACK = RunnerInfo(

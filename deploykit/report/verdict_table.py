@@ -17,7 +17,7 @@ from deploykit.report.figures import (
     figure_in_words,
     or_infinite,
 )
-from deploykit.report.model import Check, LeftOut, Question, Verdict
+from deploykit.verdict import Check, LeftOut, Question, Verdict
 
 _WIDE = (
     "target",

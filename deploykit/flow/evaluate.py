@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,76 +18,13 @@ from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import find_target
+from deploykit.verdict import AccuracyRow, AccuracyTable
 
 if TYPE_CHECKING:
     from deploykit.preprocess import Preprocess
     from deploykit.tensors import FloatArray, TensorSpec
     from deploykit.zoo.datasets import LabelledImages
     from deploykit.zoo.evaluate import Top1
-
-
-@dataclass(frozen=True)
-class AccuracyRow:
-    """Top-1 of one artefact on one runner.
-
-    Attributes:
-        what: ``reference``, or the artefact's file.
-        precision: E.g. ``int8``.
-        runner: What ran it.
-        bytes: Size of the file.
-        correct: Number of images named rightly.
-        total: Number of images.
-        agreement: Share of images that it names like the reference, 0..1; None without one.
-    """
-
-    what: str
-    precision: str
-    runner: str
-    bytes: int
-    correct: int
-    total: int
-    agreement: float | None
-
-    @property
-    def top1(self) -> float:
-        """Share of images named rightly, 0..1."""
-        return self.correct / self.total
-
-
-_HEADER = (
-    f"{'artefact':<28} {'precision':<9} {'runner':<18} {'bytes':>10} {'top-1':>8} "
-    f"{'vs ref':>8} {'agree':>7}"
-)
-
-
-@dataclass(frozen=True)
-class AccuracyTable:
-    """What `evaluate` measured; the reference, if any, comes first."""
-
-    rows: tuple[AccuracyRow, ...]
-
-    def to_json(self) -> str:
-        """As JSON text."""
-        rows = [{**asdict(r), "top1": r.top1} for r in self.rows]
-        return json.dumps({"schema": "deploykit.accuracy/1", "rows": rows}, indent=1)
-
-    def to_text(self) -> str:
-        """As a table for a terminal."""
-        lines = [_HEADER]
-        reference = next((r for r in self.rows if r.what == "reference"), None)
-        for row in self.rows:
-            against = agree = "-"
-            if reference is not None and row is not reference:
-                against = f"{100 * (row.top1 - reference.top1):+.2f}"
-                agree = f"{100 * (row.agreement or 0):.1f} %"
-            lines.append(
-                f"{row.what:<28} {row.precision:<9} {row.runner:<18} {row.bytes:>10,} "
-                f"{100 * row.top1:>6.2f} % {against:>8} {agree:>7}"
-            )
-        lines.append(f"{self.rows[0].total:,} images")
-        if reference is None:
-            lines.append("no reference: give the source model with --source to have it beside")
-        return "\n".join(lines)
 
 
 def evaluate(

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploykit.bundle import Golden
 from deploykit.errors import RunnerError, UserError
+from deploykit.flow.make import Made
+from deploykit.golden import Golden
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.attribute import compare_stages
 from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
@@ -20,11 +21,10 @@ from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
 from deploykit.passes.pipeline import advance
-from deploykit.report.model import Ended, LayerRow, StageRow, Verdict
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.runners.registry import find_runner
-from deploykit.target import Made
+from deploykit.verdict import Ended, LayerRow, StageRow, Verdict
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData

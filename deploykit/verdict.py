@@ -1,4 +1,4 @@
-"""The report: frozen data. Terminal, JSON and the exit code are views of it."""
+"""What was measured, as frozen data: verdicts, reports, accuracy. `report/` has their views."""
 
 from __future__ import annotations
 
@@ -208,3 +208,43 @@ class Report:
         if not self.passed:
             return EXIT_PARITY
         return EXIT_UNSUPPORTED if any(o.refused for o in self.left_out) else EXIT_OK
+
+
+@dataclass(frozen=True)
+class AccuracyRow:
+    """Top-1 of one artefact on one runner.
+
+    Attributes:
+        what: ``reference``, or the artefact's file.
+        precision: E.g. ``int8``.
+        runner: What ran it.
+        bytes: Size of the file.
+        correct: Number of images named rightly.
+        total: Number of images.
+        agreement: Share of images that it names like the reference, 0..1; None without one.
+    """
+
+    what: str
+    precision: str
+    runner: str
+    bytes: int
+    correct: int
+    total: int
+    agreement: float | None
+
+    @property
+    def top1(self) -> float:
+        """Share of images named rightly, 0..1."""
+        return self.correct / self.total
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """Top-1 of every artefact of a bundle; the reference, if any, comes first."""
+
+    rows: tuple[AccuracyRow, ...]
+
+    @property
+    def reference(self) -> AccuracyRow | None:
+        """The float reference's row."""
+        return next((r for r in self.rows if r.what == "reference"), None)

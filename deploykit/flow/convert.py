@@ -16,25 +16,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.bundle import Bundle, BundleArtifact, BundleFile, check_replaceable, write_bundle
-from deploykit.conversion_plan import (
-    ConvertRequest,
-    choose_runners,
-    plan_artifacts,
-)
 from deploykit.errors import (
     DataError,
     UserError,
 )
-from deploykit.make_artifacts import make_artifacts, quantize_stage
+from deploykit.flow.make import Made, make_artifacts, quantize_stage
+from deploykit.flow.plan import (
+    ConvertRequest,
+    choose_runners,
+    plan_artifacts,
+)
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import Limits, check_limits, limits_with
-from deploykit.report.model import LeftOut, Report
-from deploykit.target import Made, Target
+from deploykit.target import Target
+from deploykit.verdict import LeftOut, Report
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
     from deploykit.calibration.table import CalibrationTable
-    from deploykit.proof import Proof
+    from deploykit.flow.prove import Proof
 
 #: Versions that shape an artefact or a verdict, and so stand in the manifest.
 _LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim", "pillow")
@@ -299,7 +299,7 @@ def _prove(
 ) -> Proof | None:
     if not request.verify:
         return None
-    from deploykit.proof import ProofRequest, prove
+    from deploykit.flow.prove import ProofRequest, prove
 
     settings = ProofRequest(
         runners=runners,

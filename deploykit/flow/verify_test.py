@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploykit import verification
-from deploykit.bundle import GOLDEN, MANIFEST, Golden, write_bundle
+from deploykit.bundle import GOLDEN, MANIFEST, write_bundle
 from deploykit.bundle_test import DATA
 from deploykit.bundle_test import GOLDEN as VECTORS
 from deploykit.bundle_test import bundle as fake_bundle
 from deploykit.errors import BundleError, DeploykitError, UserError
+from deploykit.flow import verify as verification
+from deploykit.flow.verify import verify
+from deploykit.golden import Golden
 from deploykit.parity.compare import ArtifactRun
-from deploykit.report.model import LeftOut
-from deploykit.verification import verify
+from deploykit.verdict import LeftOut
 
 
 @pytest.fixture

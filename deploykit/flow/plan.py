@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from deploykit.errors import UserError
 from deploykit.installation import why_not_installed
 from deploykit.model import Precision
-from deploykit.report.model import LeftOut
 from deploykit.runners.process import check_installed
 from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import (
@@ -27,6 +26,7 @@ from deploykit.target_options import (
     check_option_targets,
     options_of_precision,
 )
+from deploykit.verdict import LeftOut
 
 if TYPE_CHECKING:
     from deploykit_quantize.policy import Observer

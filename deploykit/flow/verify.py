@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, Golden, read_bundle
+from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, read_bundle
 from deploykit.errors import BundleError, UserError
+from deploykit.golden import Golden
 from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
 from deploykit.parity.limits import Limits, check_limits, limits_with
-from deploykit.report.model import Report, Verdict
 from deploykit.runners.registry import available_runners
 from deploykit.target import find_target
+from deploykit.verdict import Report, Verdict
 
 
 def verify(

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from deploykit import conversion_plan
-from deploykit.conversion_plan import ConvertRequest, choose_runners, plan_artifacts
 from deploykit.errors import ContractError, MissingDependencyError, UserError
+from deploykit.flow import plan as planning
+from deploykit.flow.plan import ConvertRequest, choose_runners, plan_artifacts
 from deploykit.lowering import LoweringTable
 from deploykit.model import Precision
-from deploykit.report.model import LeftOut
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Target
 from deploykit.target_options import TargetOption
+from deploykit.verdict import LeftOut
 
 
 def runner(name: str, **fields: Any) -> RunnerDefinition:
@@ -67,10 +67,10 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """`TARGETS` are what is installed; returns: name > why one is not, to be filled in."""
     missing: dict[str, str] = {}
     runners = {r.name: r for target in TARGETS.values() for r in target.runners}
-    monkeypatch.setattr(conversion_plan, "available_targets", lambda: dict.fromkeys(TARGETS, ""))
-    monkeypatch.setattr(conversion_plan, "find_target", TARGETS.__getitem__)
-    monkeypatch.setattr(conversion_plan, "find_runner", runners.__getitem__)
-    monkeypatch.setattr(conversion_plan, "why_not_installed", lambda name: missing.get(name, ""))
+    monkeypatch.setattr(planning, "available_targets", lambda: dict.fromkeys(TARGETS, ""))
+    monkeypatch.setattr(planning, "find_target", TARGETS.__getitem__)
+    monkeypatch.setattr(planning, "find_runner", runners.__getitem__)
+    monkeypatch.setattr(planning, "why_not_installed", lambda name: missing.get(name, ""))
     assert all(isinstance(target, Target) for target in TARGETS.values())
     return missing
 

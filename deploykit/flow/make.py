@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploykit.conversion_plan import ConvertRequest, request_of
 from deploykit.errors import UnsupportedModelError, UnsupportedOpsError
+from deploykit.flow.plan import ConvertRequest, request_of
 from deploykit.model import Model, Precision, Stage
-from deploykit.report.model import LeftOut
-from deploykit.target import Made, Target, policy_of
+from deploykit.target import Artifact, Target, policy_of
+from deploykit.verdict import LeftOut
 
 if TYPE_CHECKING:
     from deploykit.calibration.table import CalibrationTable
     from deploykit_quantize.policy import Policy
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artefact, with the stage that it was made from.
+
+    Attributes:
+        stem: Its name in the bundle without the suffix.
+        artifact: The file in memory.
+        stage_key: Name of the stage's outputs in the golden vectors: ``fused``, or
+            ``TARGET.PRECISION`` for a quantized stage.
+        stage: The stage.
+    """
+
+    stem: str
+    artifact: Artifact
+    stage_key: str
+    stage: Model
+
+    @property
+    def path(self) -> str:
+        """The artefact's path in the bundle."""
+        return self.stem + self.artifact.suffix
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Path in the bundle > bytes of every file of it."""
+        return self.artifact.files(self.stem)
 
 
 def make_artifacts(

@@ -1,0 +1,1 @@
+"""From a source to a verified bundle: plan, convert, make, prove; later verify, evaluate."""
