@@ -112,8 +112,9 @@ class Preprocess:
         """One picture to one tensor.
 
         Args:
-            picture: A Pillow image of 8 bits a channel, or of 16 bits grey (the upper 8 count;
-                transparency is dropped); or uint8 of shape (H, W), (H, W, 1) or (H, W, 3) in RGB.
+            picture: A Pillow image of 8 bits a channel, or of 16 bits grey (the upper 8 count);
+                transparency is dropped, and the orientation that a phone's camera wrote into EXIF
+                is applied; or uint8 of shape (H, W), (H, W, 1) or (H, W, 3) in RGB.
 
         Returns:
             float32 of shape (channels, height, width).
@@ -123,6 +124,7 @@ class Preprocess:
         """
         import numpy as np
         from PIL import Image as PillowImage
+        from PIL import ImageOps
 
         if isinstance(picture, np.ndarray):
             pixels = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
@@ -136,7 +138,9 @@ class Preprocess:
             image = PillowImage.fromarray(pixels)
         else:
             image = picture
-        image = _in_8_bits(image).convert("L" if self.color == "GRAY" else "RGB")
+        image = _in_8_bits(ImageOps.exif_transpose(image)).convert(
+            "L" if self.color == "GRAY" else "RGB"
+        )
         image = self._resized(image)
         values: FloatArray = np.asarray(image, dtype=np.float32) / np.float32(255)
         if self.color == "GRAY":
@@ -155,17 +159,19 @@ class Preprocess:
         if self.resize is None:
             target = (height, width)
         elif isinstance(self.resize, int):
-            scale = self.resize / min(image.size)
+            # The longer side is cut off to whole pixels, and the crop's corner rounded half to
+            # even, as torchvision's Resize and CenterCrop do it: to the pixel the same image.
+            shorter = min(image.size)
             target = (
-                max(height, round(image.size[1] * scale)),
-                max(width, round(image.size[0] * scale)),
+                max(height, self.resize * image.size[1] // shorter),
+                max(width, self.resize * image.size[0] // shorter),
             )
         else:
             target = self.resize
         if (image.size[1], image.size[0]) != target:
             method = PillowImage.Resampling[self.interpolation.upper()]
             image = image.resize((target[1], target[0]), method)
-        top, left = (target[0] - height) // 2, (target[1] - width) // 2
+        top, left = round((target[0] - height) / 2), round((target[1] - width) / 2)
         if (top, left) != (0, 0) or target != (height, width):
             image = image.crop((left, top, left + width, top + height))
         return image

@@ -98,3 +98,29 @@ def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
 def test_pixels_of_no_known_range_are_refused() -> None:
     with pytest.raises(DataError, match="mode F"):
         Preprocess(size=(4, 4)).apply(Image.fromarray(np.zeros((4, 4), np.float32)))
+
+
+@pytest.mark.parametrize("shape", [(50, 71), (71, 50), (33, 34), (64, 48), (31, 100)])
+def test_the_same_pixels_as_torchvisions_transform(shape: tuple[int, int]) -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    generator = np.random.default_rng(shape[0])
+    image = Image.fromarray(generator.integers(0, 256, (*shape, 3), dtype=np.uint8))
+    for resize, size in ((37, 32), (24, 21), (40, 40)):
+        theirs = transforms.Compose(
+            [
+                transforms.Resize(resize),
+                transforms.CenterCrop(size),
+                transforms.ToTensor(),
+                transforms.Normalize(Preprocess.mean, Preprocess.std),
+            ]
+        )(image)
+        ours = Preprocess(size=(size, size), resize=resize).apply(image)
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-6)
+
+
+def test_the_orientation_of_a_camera_is_applied() -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image = Image.fromarray(np.rot90(upright))  # turned to the left
+    image.getexif()[0x0112] = 6  # turn it to the right to show it
+    contract = Preprocess(size=(20, 30))
+    assert np.array_equal(contract.apply(image), contract.apply(upright))

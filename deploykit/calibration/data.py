@@ -2,9 +2,8 @@
 
 What is accepted:
 
-1.  A folder of pictures, read recursively in the order of their paths: .jpg, .jpeg, .png, .bmp,
-    .webp. They go through the preprocessing contract. Hidden files are passed over; any other
-    file in it that is no picture is an error.
+1.  A folder of images, read recursively in the order of their paths: .jpg, .jpeg, .png, .bmp,
+    .webp (`deploykit.calibration.image_folder`). They go through the preprocessing contract.
 2.  An .npy file, or an .npz file (its array ``calibration``, else ``images``, else its only one):
     float32 (n, C, H, W), or (n, H, W, C) where that is the only way to read it, are tensors ready
     to run; uint8 (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W) are pictures and go through the
@@ -26,12 +25,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from deploykit.calibration.check import DataObserver
+from deploykit.calibration.image_folder import DrawnImages, draw_images, open_image, spread
 from deploykit.errors import ContractError, DataError
 from deploykit.model import Model
 from deploykit.preprocess import Preprocess
 from deploykit.tensors import Array, FloatArray, TensorSpec
-
-PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,12 @@ class CalibrationData:
 
 
 def load_calibration_data(
-    path: Path, model_input: TensorSpec, preprocess: Preprocess | None, limit: int | None = None
+    path: Path,
+    model_input: TensorSpec,
+    preprocess: Preprocess | None,
+    limit: int | None = None,
+    *,
+    skip_unreadable: bool = False,
 ) -> CalibrationData:
     """The calibration data at a path; see the module's docstring for what is accepted.
 
@@ -81,6 +84,7 @@ def load_calibration_data(
         model_input: The network's input, (1, C, H, W).
         preprocess: The contract, needed for pictures.
         limit: At most so many samples, spread over the set.
+        skip_unreadable: Whether images of a folder that cannot be decoded are left out.
 
     Raises:
         DataError: nothing there, no pictures, a wrong shape or dtype.
@@ -90,7 +94,8 @@ def load_calibration_data(
     if limit is not None and limit < 1:
         raise DataError(f"a limit of {limit} calibration samples", expected="at least 1")
     if path.is_dir():
-        return _data_of_folder(path, model_input, preprocess, limit)
+        images = draw_images(path, limit, skip_unreadable=skip_unreadable)
+        return _data_of_images(images, model_input, preprocess)
     if not path.exists():
         raise DataError(
             f"no calibration data at {path}",
@@ -123,47 +128,14 @@ def _picture_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
     return inputs[0]
 
 
-def _data_of_folder(
-    folder: Path, model_input: TensorSpec, preprocess: Preprocess | None, limit: int | None
+def _data_of_images(
+    images: DrawnImages, model_input: TensorSpec, preprocess: Preprocess | None
 ) -> CalibrationData:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    for path in files:
-        if path.suffix.lower() not in PICTURE_SUFFIXES:
-            raise _no_picture(path)
-    if not files:
-        raise DataError(
-            f"no pictures in {folder}",
-            expected=f"files that end in {', '.join(PICTURE_SUFFIXES)}",
-        )
-    contract = _check_contract(preprocess, model_input, f"the pictures in {folder}")
-    chosen = [files[index] for index in _spread(len(files), limit)]
+    contract = _check_contract(preprocess, model_input, f"the images in {images.folder}")
     return CalibrationData(
-        description=f"{len(chosen)} of {len(files)} pictures in {folder.name}",
-        count=len(chosen),
-        read=lambda index: _read_picture(chosen[index], contract),
-    )
-
-
-def _read_picture(path: Path, contract: Preprocess) -> FloatArray:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return contract.apply(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _no_picture(path) from error
-
-
-def _no_picture(path: Path) -> DataError:
-    return DataError(
-        f"{path} is no picture that can be read",
-        expected=f"pictures only ({', '.join(PICTURE_SUFFIXES)})",
-        advice="take it out of the folder, or mend it",
+        description=images.description,
+        count=len(images.files),
+        read=lambda index: contract.apply(open_image(images.files[index])),
     )
 
 
@@ -213,7 +185,7 @@ def _data_of_array(
             expected="uint8 pictures or float32 tensors",
             advice="convert it: array.astype(numpy.float32)",
         )
-    chosen = _spread(array.shape[0], limit)
+    chosen = spread(array.shape[0], limit)
     kind = "pictures" if array.dtype == np.uint8 else "tensors"
     return CalibrationData(
         description=f"{len(chosen)} of {array.shape[0]} {kind} of {origin}",
@@ -277,9 +249,3 @@ def _check_contract(
             advice="make the contract's size and colour those that the network reads",
         )
     return preprocess
-
-
-def _spread(count: int, limit: int | None) -> list[int]:
-    """Indices of at most ``limit`` of ``count`` samples at equal distances, in order."""
-    taken = count if limit is None else min(limit, count)
-    return [index * count // taken for index in range(taken)]
