@@ -122,10 +122,15 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="PATH",
-        help="folder of pictures, .npy or .npz; default: the checkpoint's own sample",
+        help="folder of images, .npy or .npz; default: the checkpoint's own sample",
     )
     group.add_argument(
         "--calibration-samples", type=positive, default=None, metavar="N", help="use at most N"
+    )
+    group.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be decoded instead of stopping",
     )
     group.add_argument(
         "--calibration-table",
@@ -167,6 +172,7 @@ def run(args: argparse.Namespace) -> int:
         calibration=args.calibrate,
         calibration_limit=args.calibration_samples,
         calibration_table=args.calibration_table,
+        skip_unreadable=args.skip_unreadable,
         allow_suspicious=args.allow_suspicious_calibration,
         observer=parse_observer(args.observer),
         verify=not args.no_verify,

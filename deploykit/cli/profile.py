@@ -119,6 +119,7 @@ def _quantized(fused: Model, args: argparse.Namespace) -> Model:
         calibration=args.calibrate,
         calibration_limit=args.calibration_samples,
         calibration_table=args.calibration_table,
+        skip_unreadable=args.skip_unreadable,
         allow_suspicious=args.allow_suspicious_calibration,
         observer=parse_observer(args.observer),
         verify=False,

@@ -180,7 +180,11 @@ def _calibration_data(
     data = None
     if request.calibration is not None:
         data = load_calibration_data(
-            request.calibration, fused.inputs[0], fused.preprocess, request.calibration_limit
+            request.calibration,
+            fused.inputs[0],
+            fused.preprocess,
+            request.calibration_limit,
+            skip_unreadable=request.skip_unreadable,
         )
     elif fused.calibration_sample is not None and (request.verify or _needs_table(fused, plan)):
         data = sample_as_data(fused, request.calibration_limit)

@@ -47,6 +47,7 @@ class ConvertRequest:
         calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
         calibration_limit: Use at most so many of them; None for all.
         calibration_table: A table made before, instead of data.
+        skip_unreadable: Whether images of a folder that cannot be decoded are left out.
         allow_suspicious: Whether calibration data that look like noise are a warning only.
         observer: How ranges are chosen; None for min-max.
         verify: Whether to run what was written, and to keep golden vectors.
@@ -65,6 +66,7 @@ class ConvertRequest:
     calibration: Path | None = None
     calibration_limit: int | None = None
     calibration_table: Path | None = None
+    skip_unreadable: bool = False
     allow_suspicious: bool = False
     observer: Observer | None = None
     verify: bool = True
