@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.errors import UnsupportedModelError
+from deploykit.graph import native
 from deploykit.graph.reading import static_shape
 from deploykit.graph.skeleton import serialize_skeleton
 from deploykit.passes.base import Findings, Pass, PassResult
@@ -89,23 +90,28 @@ def _infer(model: ir.Model) -> dict[str, ir.Value]:
     import onnx_ir as ir
 
     skeleton, _ = serialize_skeleton(model)
-    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    graph = ir.from_proto(inferred).graph
+    try:
+        inferred = native.infer_shapes(skeleton)
+    except native.RefusedError as error:
+        raise _contradiction(error) from error
+    graph = ir.from_proto(onnx.load_from_string(inferred)).graph
     return {o.name or "": o for node in graph for o in node.outputs}
 
 
 def _refuse_contradictions(model: ir.Model) -> None:
     # Only strict inference says what it stumbled over.
-    import onnx
-
     skeleton, _ = serialize_skeleton(model)
     try:
-        onnx.shape_inference.infer_shapes(skeleton, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise UnsupportedModelError(
-            f"the shapes of the model contradict: {str(error).strip().splitlines()[-1].strip()}",
-            advice="check the file with onnx.checker, or export it again",
-        ) from error
+        native.infer_shapes(skeleton, strict=True)
+    except native.RefusedError as error:
+        raise _contradiction(error) from error
+
+
+def _contradiction(error: native.RefusedError) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"the shapes of the model contradict: {str(error).splitlines()[-1].strip()}",
+        advice="check the file with onnx.checker, or export it again",
+    )
 
 
 def _dynamic_error(graph: ir.Graph, values: list[ir.Value]) -> UnsupportedModelError:

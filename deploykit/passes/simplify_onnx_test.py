@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import types
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from deploykit.errors import MissingDependencyError, UnsupportedModelError, UserError
+from deploykit.errors import UnsupportedModelError
 from deploykit.graph.graph_fixtures_test import (
     as_model,
     assert_described,
@@ -128,61 +123,6 @@ def test_a_custom_op_passes_through() -> None:
     header = '<ir_version: 9, opset_import: ["" : 17, "com.example" : 1]>'
     model = parse("g (float[2] x) => (float[2] y) { y = com.example.Bar (x) }", header=header)
     assert ops(_simplified(model)) == ["Bar"]
-
-
-def test_loads_the_extension_alone() -> None:
-    code = """
-import sys
-from deploykit.passes.simplify_onnx import load_extension
-extension = load_extension()
-assert load_extension() is extension
-assert hasattr(extension, "simplify")
-print(sorted(m for m in ("torch", "onnxruntime", "onnxsim") if m in sys.modules))
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert result.stdout.strip() == "[]"
-    assert result.stderr == ""
-
-
-def test_a_missing_package_says_how_to_install_it() -> None:
-    with pytest.raises(MissingDependencyError, match="onnxsim"):
-        simplify_onnx.load_extension("no_such_package_of_ours")
-
-
-def test_a_package_without_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hollow_package").mkdir()
-    (tmp_path / "hollow_package" / "__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match="no compiled extension"):
-        simplify_onnx.load_extension("hollow_package")
-
-
-def test_another_interface_is_refused() -> None:
-    extension = types.ModuleType("fake")
-    with pytest.raises(UserError, match="does not know"):
-        simplify_onnx.check_interface(extension)
-
-    def simplify() -> None:
-        """simplify(model_bytes: bytes, other: list[int, str]) -> bytes"""
-
-    extension.simplify = simplify  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"simplify\(model_bytes, other\)"):
-        simplify_onnx.check_interface(extension)
-
-
-def test_run_constant_graph() -> None:
-    model = onnx.parser.parse_model(
-        '<ir_version: 9, opset_import: ["": 20]> g (float[2] a, float[2] b) => (float[2] c) '
-        "{ c = Sub (a, b) }"
-    )
-    inputs = [onnx.numpy_helper.from_array(np.array(v, np.float32)) for v in ([3, 4], [1, 1])]
-    (result,) = simplify_onnx.run_constant_graph(
-        model.SerializeToString(), [t.SerializeToString() for t in inputs]
-    )
-    array = onnx.numpy_helper.to_array(onnx.TensorProto.FromString(result))
-    np.testing.assert_array_equal(array, [2, 3])
 
 
 def test_skeleton_keeps_what_foldable_nodes_read() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from deploykit.errors import SourceError, UnsupportedModelError
+from deploykit.graph import native
 from deploykit.graph.ops import OPSET
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def bring_to_opset(proto: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     if version == OPSET:
         return proto
     if proto.functions:
-        import onnx.inliner
-
-        proto = onnx.inliner.inline_local_functions(proto)
+        proto = _inlined(proto, origin)
     if version > OPSET:
         _check_lowering(proto, version, origin)
     elif any(_REWRITTEN_AT.get(n.op_type, 0) > version for n in _default_nodes(proto)):
@@ -138,7 +137,6 @@ def _check_lowering(proto: onnx.ModelProto, version: int, origin: str) -> None:
 
 def _converted(proto: onnx.ModelProto, version: int, origin: str) -> onnx.ModelProto:
     import onnx
-    import onnx.version_converter
 
     # The converter copies all weights, thrice. It does not read the large ones: they stand aside
     # as inputs meanwhile.
@@ -155,18 +153,31 @@ def _converted(proto: onnx.ModelProto, version: int, origin: str) -> onnx.ModelP
             onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
         )
     try:
-        converted = onnx.version_converter.convert_version(skeleton, OPSET)
-    except Exception as error:  # the converter raises its C++ errors as RuntimeError and others
+        data = native.convert_version(skeleton.SerializeToString(), OPSET)
+    except native.RefusedError as error:
         raise UnsupportedModelError(
             f"{origin} is of opset {version}, and cannot be brought to {OPSET}: "
-            f"{str(error).strip().splitlines()[-1]}",
+            f"{str(error).splitlines()[-1]}",
             advice=f"export it again with opset_version={OPSET}",
         ) from error
+    converted = onnx.load_from_string(data)
     kept = [v for v in converted.graph.input if v.name not in names]
     del converted.graph.input[:]
     converted.graph.input.extend(kept)
     converted.graph.initializer.extend(aside)
     return converted
+
+
+def _inlined(proto: onnx.ModelProto, origin: str) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        return onnx.load_from_string(native.inline_functions(proto.SerializeToString()))
+    except native.RefusedError as error:
+        raise UnsupportedModelError(
+            f"the local functions of {origin} cannot be inlined: {str(error).splitlines()[-1]}",
+            advice="export it again without functions",
+        ) from error
 
 
 def _without(proto: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
