@@ -11,13 +11,13 @@ from typing import Any
 from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
 from deploykit.report.json import (
-    left_out_from_dict,
-    left_out_to_dict,
+    skipped_from_dict,
+    skipped_to_dict,
     verdict_from_dict,
     verdict_to_dict,
 )
 from deploykit.tensors import QuantParams, TensorSpec
-from deploykit.verdict import LeftOut, Verdict
+from deploykit.verdict import SkippedTarget, Verdict
 
 SCHEMA = "deploykit.bundle/1"
 GOLDEN = "golden.npz"
@@ -97,7 +97,7 @@ class Bundle:
         artifacts: The files.
         calibration: ``samples``, ``data``, ``observer`` and ``warnings``, or None.
         has_golden: Whether golden vectors are there.
-        left_out: What was asked for beside the artefacts and not written, and why.
+        skipped: What was asked for beside the artefacts and not written, and why.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Bundle:
     artifacts: tuple[BundleArtifact, ...]
     calibration: Mapping[str, Any] | None = None
     has_golden: bool = False
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[SkippedTarget, ...] = ()
 
     def to_json(self) -> str:
         """The manifest as text; `read_bundle` reads it back."""
@@ -130,7 +130,7 @@ class Bundle:
             "calibration": dict(self.calibration) if self.calibration is not None else None,
             "golden": GOLDEN if self.has_golden else None,
             "artifacts": [_artifact_to_dict(a) for a in self.artifacts],
-            "left_out": [left_out_to_dict(o) for o in self.left_out],
+            "left_out": [skipped_to_dict(o) for o in self.skipped],
         }
         return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -173,7 +173,7 @@ def bundle_from_dict(document: Mapping[str, Any]) -> Bundle:
         calibration=_calibration(document["calibration"]),
         has_golden=document["golden"] is not None,
         artifacts=tuple(_artifact_from_dict(a) for a in document["artifacts"]),
-        left_out=tuple(left_out_from_dict(o) for o in document.get("left_out", ())),
+        skipped=tuple(skipped_from_dict(o) for o in document.get("left_out", ())),
     )
 
 

@@ -36,8 +36,7 @@ class TargetOption:
     precisions: tuple[str, ...] = ()
     text: bool = False
 
-    @property
-    def values_in_words(self) -> str:
+    def format_values(self) -> str:
         """The values, comma-separated."""
         if self.text:
             return "any text"
@@ -48,14 +47,14 @@ class TargetOption:
         """Whether any key may take the place of the last part of its name."""
         return self.name.endswith(f".{_KEY}")
 
-    def is_called(self, name: str) -> bool:
+    def matches(self, name: str) -> bool:
         """Whether ``name`` is this option, or one of this family."""
         if not self.is_family:
             return name == self.name
         stem = self.name.removesuffix(_KEY)
         return name.startswith(stem) and name != stem
 
-    def takes(self, value: str) -> bool:
+    def accepts(self, value: str) -> bool:
         """Whether it may have this value."""
         if self.text:
             return bool(value.strip())
@@ -83,8 +82,8 @@ def check_options(
     options = tuple(declared)
     for name, value in given.items():
         option = _find(target, options, name)
-        if not option.takes(value):
-            raise ContractError(f"option {name} is {value!r}", expected=option.values_in_words)
+        if not option.accepts(value):
+            raise ContractError(f"option {name} is {value!r}", expected=option.format_values())
     chosen = {o.name: given.get(o.name, o.default) for o in options if not o.is_family}
     return chosen | dict(given)
 
@@ -130,7 +129,7 @@ def check_option_precisions(
 
 def _find(target: str, declared: tuple[TargetOption, ...], name: str) -> TargetOption:
     for option in declared:
-        if option.is_called(name):
+        if option.matches(name):
             return option
     raise ContractError(
         f"the target {target} has no option {name!r}",

@@ -89,25 +89,25 @@ class StageRow:
         value: Name of the output.
         max_error_over_range: Largest difference over the reference's range.
         snr_db: Signal to noise.
-        departs: Whether it is beyond its limit: the error of fp32 for a float stage, the SNR of
-            int8 for a quantized one, which departs by its nature.
+        diverges: Whether it is beyond its limit: the error of fp32 for a float stage, the SNR of
+            int8 for a quantized one, which diverges by its nature.
     """
 
     stage: str
     value: str
     max_error_over_range: float
     snr_db: float
-    departs: bool
+    diverges: bool
 
 
-class Ended(Enum):
+class RunnerExit(Enum):
     """How a runner's process ended that did not live to answer."""
 
     CRASHED = "crashed"
     TIMED_OUT = "timed out"
 
     @classmethod
-    def of(cls, error: Exception) -> Ended | None:
+    def of(cls, error: Exception) -> RunnerExit | None:
         """What an error says of the process; None if it lives."""
         if isinstance(error, RunnerTimeoutError):
             return cls.TIMED_OUT
@@ -128,7 +128,7 @@ class Verdict:
         error: The runner's failure in words, with the last that its runtime said; empty if it ran.
         layers: Value by value, if that was asked for.
         bytes: Size of the artefact with all its files; 0 where it is not known.
-        ended: How its process ended; None if it answered.
+        runner_exit: How its process ended; None if it answered.
     """
 
     target: str
@@ -141,7 +141,7 @@ class Verdict:
     error: str = ""
     layers: tuple[LayerRow, ...] = ()
     bytes: int = 0
-    ended: Ended | None = None
+    runner_exit: RunnerExit | None = None
 
     @property
     def passed(self) -> bool:
@@ -151,13 +151,13 @@ class Verdict:
     @property
     def outcome(self) -> str:
         """The verdict in a word: ``pass``, ``fail``, ``crashed`` or ``timed out``."""
-        if self.ended is not None:
-            return self.ended.value
+        if self.runner_exit is not None:
+            return self.runner_exit.value
         return "pass" if self.passed else "fail"
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedTarget:
     """What was asked for and is not in the bundle, beside targets that are.
 
     Attributes:
@@ -186,8 +186,8 @@ class Report:
         verdicts: One for each artefact and runner.
         warnings: What the user should know, in words.
         stages: Each stage against the float reference, in the order of the way: the first that
-            departs is where it broke. Empty if that was not asked for and all is well.
-        left_out: What was asked for and not written.
+            diverges is where it broke. Empty if that was not asked for and all is well.
+        skipped: What was asked for and not written.
     """
 
     model: str
@@ -195,7 +195,7 @@ class Report:
     verdicts: tuple[Verdict, ...]
     warnings: tuple[str, ...] = ()
     stages: tuple[StageRow, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[SkippedTarget, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -207,7 +207,7 @@ class Report:
         """1 if a verdict failed; else 3 if a target refuses the model; else 0."""
         if not self.passed:
             return EXIT_PARITY
-        return EXIT_UNSUPPORTED if any(o.refused for o in self.left_out) else EXIT_OK
+        return EXIT_UNSUPPORTED if any(o.refused for o in self.skipped) else EXIT_OK
 
 
 @dataclass(frozen=True)

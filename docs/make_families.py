@@ -20,7 +20,7 @@ from deploykit.flow.convert import convert
 from deploykit.flow.evaluate import evaluate
 from deploykit.flow.plan import ALL_TARGETS, ConvertRequest
 from deploykit.report.figures import as_decibels
-from deploykit.report.verdict_table import conversion_in_words, least_in_words
+from deploykit.report.verdict_table import format_conversion_error, format_least
 from deploykit.verdict import AccuracyTable
 from deploykit.zoo.checkpoint import read_checkpoint
 
@@ -138,11 +138,12 @@ def _target_rows(path: Path, bundle: Bundle, table: AccuracyTable) -> list[str]:
     top1 = {(row.what, row.runner): row.top1 for row in rows}
     for artifact in bundle.artifacts:
         for verdict in artifact.verdicts:
-            snr = least_in_words(verdict, "snr_db", as_decibels)
+            snr = format_least(verdict, "snr_db", as_decibels)
             outcome = verdict.outcome if verdict.passed else verdict.outcome.upper()
             lines.append(
                 f"{start} {artifact.target} | {artifact.precision} | {verdict.runner_name} | "
-                f"{artifact.bytes:,} | {conversion_in_words(verdict, output=False)} | {snr} dB | "
+                f"{artifact.bytes:,} | {format_conversion_error(verdict, output=False)} | "
+                f"{snr} dB | "
                 f"{top1[artifact.path, verdict.runner_name]:.1%} | {outcome} |"
             )
     return lines

@@ -20,7 +20,7 @@ from deploykit.files import write_atomically
 from deploykit.flow.convert import convert
 from deploykit.flow.plan import ConvertRequest
 from deploykit.report.figures import as_decibels
-from deploykit.report.verdict_table import conversion_in_words, least_in_words
+from deploykit.report.verdict_table import format_conversion_error, format_least
 from deploykit.verdict import Verdict
 from deploykit.zoo.checkpoint import write_checkpoint
 from deploykit.zoo.full_size import NETWORKS, full_size_checkpoint
@@ -75,8 +75,8 @@ def rows_of(name: str, bundle: Bundle) -> list[str]:
     return [
         f"| {name} | {artifact.precision} | {verdict.runner_name} | {artifact.summary['ops']} | "
         f"{_partitions(verdict)} | {artifact.bytes:,} | "
-        f"{conversion_in_words(verdict, output=False)} | "
-        f"{least_in_words(verdict, 'snr_db', as_decibels)} dB | {verdict.outcome} |"
+        f"{format_conversion_error(verdict, output=False)} | "
+        f"{format_least(verdict, 'snr_db', as_decibels)} dB | {verdict.outcome} |"
         for artifact in bundle.artifacts
         for verdict in artifact.verdicts
     ]

@@ -113,7 +113,7 @@ def _option_rows(target: Target) -> list[list[str]]:
     return [
         [
             f"`{target.name}.{option.name}`",
-            option.values_in_words,
+            option.format_values(),
             option.default,
             f"`{option.flag}`" if option.flag else "-",
             ", ".join(option.precisions) or "all",

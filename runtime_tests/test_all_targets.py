@@ -125,7 +125,7 @@ def test_a_family_that_is_converted_again_has_the_rows_of_the_page(
         verdict = verdicts[key]
         assert verdict.outcome == row.verdict, key
         assert verdict.bytes == pytest.approx(row.bytes, rel=SAME_BYTES), key
-        snr = float(script.least_in_words(verdict, "snr_db", script.as_decibels))
+        snr = float(script.format_least(verdict, "snr_db", script.as_decibels))
         assert snr == pytest.approx(row.snr_db, abs=SAME_SNR_DB), key
 
 
@@ -133,7 +133,7 @@ def test_one_calibration_serves_every_target(converted: tuple[str, Bundle]) -> N
     _, bundle = converted
     assert bundle.calibration is not None
     assert bundle.calibration["samples"] == 128
-    assert bundle.left_out == ()
+    assert bundle.skipped == ()
     int8 = [a for a in bundle.artifacts if a.precision == "int8"]
     assert {a.target for a in int8} == set(available_targets())
     assert all(a.verdicts for a in bundle.artifacts)

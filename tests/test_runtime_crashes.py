@@ -18,7 +18,7 @@ from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.fakes_test import mortal
 from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import available_targets, find_target
-from deploykit.verdict import Ended, Verdict
+from deploykit.verdict import RunnerExit, Verdict
 
 #: Every runner of this machine that judges by itself: (target, runner).
 JUDGES = [
@@ -60,7 +60,7 @@ def bundle(
 
 def check_crash(verdict: Verdict, runner: str, words: str) -> None:
     assert verdict.runner_name == runner
-    assert verdict.ended is Ended.CRASHED
+    assert verdict.runner_exit is RunnerExit.CRASHED
     assert not verdict.passed
     assert words in verdict.error
     assert LAST_WORDS in verdict.error

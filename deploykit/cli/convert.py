@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(report_to_json(report))
     else:
-        if report.verdicts or report.left_out:
+        if report.verdicts or report.skipped:
             print(render_report(report, width=terminal_width()))
         for verdict in report.verdicts:
             if verdict.layers:

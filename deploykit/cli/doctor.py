@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     problems += [d for d in found["datasets"] if d["missing"] and d["name"] in needed]
     found["needed"], found["usable"] = needed, not problems
-    print(json.dumps(found, indent=1) if args.json else _in_words(found))
+    print(json.dumps(found, indent=1) if args.json else _format_findings(found))
     return EXIT_USER if problems else EXIT_OK
 
 
@@ -132,7 +132,7 @@ def _examine_fashion_mnist() -> dict[str, Any]:
     }
 
 
-def _in_words(found: dict[str, Any]) -> str:
+def _format_findings(found: dict[str, Any]) -> str:
     lines = [f"deploykit {found['deploykit']}, Python {found['python']}, {found['machine']}"]
     # A package may serve several extras; it is listed once, with all of them.
     states: dict[tuple[str, str], list[str]] = {}

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"schema": "deploykit.targets/1", "targets": described}, indent=1))
     else:
-        print("\n\n".join(_in_words(target) for target in described))
+        print("\n\n".join(_format_target(target) for target in described))
     return EXIT_OK
 
 
@@ -48,7 +48,7 @@ def describe_targets() -> list[dict[str, Any]]:
             "options": [
                 {
                     "name": f"{name}.{o.name}",
-                    "values": o.values_in_words,
+                    "values": o.format_values(),
                     "default": o.default,
                     "summary": o.summary,
                     "flag": o.flag,
@@ -74,7 +74,7 @@ def _op_name(key: tuple[str, str]) -> str:
     return f"{key[0]}::{key[1]}" if key[0] else key[1]
 
 
-def _in_words(target: dict[str, Any]) -> str:
+def _format_target(target: dict[str, Any]) -> str:
     state = f"not installed: {target['missing']}" if target["missing"] else "installed"
     default = target["default_precision"]
     precisions = ", ".join(f"{p} (default)" if p == default else p for p in target["precisions"])

@@ -71,7 +71,7 @@ def test_uncounted_ops_are_told_and_not_zero() -> None:
         y = Relu (c) }"""
     cost = count_graph(parse_static(text), "test", ElementSizes(), absorb=True)
     assert cost.uncounted == {"Cos": 1, "Sin": 2}
-    assert cost.uncounted_in_words() == "3 ops uncounted: 1 Cos, 2 Sin"
+    assert cost.format_uncounted() == "3 ops uncounted: 1 Cos, 2 Sin"
     assert [x.counted for x in cost.layers] == [False, False, False, True]
     assert cost.flops == 4
 

@@ -132,7 +132,7 @@ class StageCost:
         """FLOPs a byte of the whole."""
         return self.flops / self.mac_bytes if self.mac_bytes else 0.0
 
-    def uncounted_in_words(self) -> str:
+    def format_uncounted(self) -> str:
         """E.g. ``3 ops uncounted: 2 Mystery, 1 LSTM``; empty if all are counted."""
         if not self.uncounted:
             return ""

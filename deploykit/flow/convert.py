@@ -20,7 +20,7 @@ from deploykit.errors import (
     DataError,
     UserError,
 )
-from deploykit.flow.make import Made, make_artifacts, quantize_stage
+from deploykit.flow.make import BuiltArtifact, make_artifacts, quantize_stage
 from deploykit.flow.plan import (
     ConvertRequest,
     choose_runners,
@@ -29,7 +29,7 @@ from deploykit.flow.plan import (
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import Limits, check_limits, limits_with
 from deploykit.target import Target
-from deploykit.verdict import LeftOut, Report
+from deploykit.verdict import Report, SkippedTarget
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
@@ -76,7 +76,7 @@ def convert(
     from deploykit.passes.pipeline import advance
 
     request = request or ConvertRequest()
-    plan, left_out = plan_artifacts(request)
+    plan, skipped = plan_artifacts(request)
     limits = limits_with(request.limits)
     check_limits(request.limits, {precision for _, precision in plan})
     runners = choose_runners(request, plan)
@@ -88,10 +88,10 @@ def convert(
     data = _calibration_data(fused, request, plan)
     table = _calibration_table(fused, request, plan, data, progress)
     made, refused = make_artifacts(fused, plan, request, table, progress)
-    left_out += refused
+    skipped += refused
     proof = _prove(model, fused, made, runners, request, limits, data, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
-    bundle = _assemble(model, fused, proof, artifacts, left_out, table, request)
+    bundle = _assemble(model, fused, proof, artifacts, skipped, table, request)
     files = {path: data for item in made for path, data in item.files.items()}
     write_bundle(
         folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
@@ -102,7 +102,7 @@ def convert(
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
         warnings=(*_not_verified(made, runners, request), *_warnings(table, made)),
         stages=proof.stages if proof else (),
-        left_out=tuple(left_out),
+        skipped=tuple(skipped),
     )
     return ConversionResult(folder, bundle, report)
 
@@ -112,7 +112,7 @@ def _assemble(
     fused: Model,
     proof: Proof | None,
     artifacts: tuple[BundleArtifact, ...],
-    left_out: Sequence[LeftOut],
+    skipped: Sequence[SkippedTarget],
     table: CalibrationTable | None,
     request: ConvertRequest,
 ) -> Bundle:
@@ -133,7 +133,7 @@ def _assemble(
         artifacts=artifacts,
         calibration=_calibration_summary(table, request),
         has_golden=proof is not None,
-        left_out=tuple(left_out),
+        skipped=tuple(skipped),
     )
 
 
@@ -235,7 +235,7 @@ def _table_of(fused: Model, table: CalibrationTable, request: ConvertRequest) ->
 
 
 def _not_verified(
-    made: Sequence[Made], runners: Mapping[str, tuple[str, ...]], request: ConvertRequest
+    made: Sequence[BuiltArtifact], runners: Mapping[str, tuple[str, ...]], request: ConvertRequest
 ) -> list[str]:
     names = dict.fromkeys(m.artifact.target for m in made) if request.verify else ()
     return [
@@ -245,7 +245,7 @@ def _not_verified(
     ]
 
 
-def _warnings(table: CalibrationTable | None, made: Sequence[Made]) -> tuple[str, ...]:
+def _warnings(table: CalibrationTable | None, made: Sequence[BuiltArtifact]) -> tuple[str, ...]:
     """Of the calibration and of every artefact, each once."""
     found = [*(table.warnings if table else ()), *(w for m in made for w in m.artifact.warnings)]
     return tuple(dict.fromkeys(found))
@@ -294,7 +294,7 @@ def quantize_for_target(
 def _prove(
     model: Model,
     fused: Model,
-    made: Sequence[Made],
+    made: Sequence[BuiltArtifact],
     runners: Mapping[str, tuple[str, ...]],
     request: ConvertRequest,
     limits: Limits,
@@ -316,7 +316,7 @@ def _prove(
     return prove(model, fused, made, settings, data, progress=progress)
 
 
-def _describe(item: Made, proof: Proof | None) -> BundleArtifact:
+def _describe(item: BuiltArtifact, proof: Proof | None) -> BundleArtifact:
     artifact = item.artifact
     size = sum(len(data) for data in item.files.values())
     return BundleArtifact(

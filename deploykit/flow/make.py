@@ -10,7 +10,7 @@ from deploykit.errors import UnsupportedModelError, UnsupportedOpsError
 from deploykit.flow.plan import ConvertRequest, request_of
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import Artifact, Target, policy_of
-from deploykit.verdict import LeftOut
+from deploykit.verdict import SkippedTarget
 
 if TYPE_CHECKING:
     from deploykit.calibration.table import CalibrationTable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltArtifact:
     """An artefact, with the stage that it was made from.
 
     Attributes:
@@ -51,15 +51,15 @@ def make_artifacts(
     request: ConvertRequest,
     table: CalibrationTable | None,
     progress: Callable[[str], None],
-) -> tuple[list[Made], tuple[LeftOut, ...]]:
+) -> tuple[list[BuiltArtifact], tuple[SkippedTarget, ...]]:
     """Every artefact of the plan, and what a target refuses while another takes the model.
 
     Raises:
         UnsupportedModelError: one target is planned and refuses, or all of several do.
     """
-    made: list[Made] = []
+    made: list[BuiltArtifact] = []
     refusals: list[UnsupportedModelError] = []
-    left_out: list[LeftOut] = []
+    skipped: list[SkippedTarget] = []
     alone = len({target.name for target, _ in plan}) == 1
     for target, precision in plan:
         try:
@@ -69,7 +69,9 @@ def make_artifacts(
                 raise
             refusals.append(error)
             ops = error.ops if isinstance(error, UnsupportedOpsError) else ()
-            left_out.append(LeftOut(target.name, precision.value, str(error), ops, refused=True))
+            skipped.append(
+                SkippedTarget(target.name, precision.value, str(error), ops, refused=True)
+            )
             progress(f"{target.name} {precision.value}: left out, the target refuses the model")
             continue
         size = sum(len(data) for data in made[-1].files.values())
@@ -78,7 +80,7 @@ def make_artifacts(
         names = ", ".join(dict.fromkeys(target.name for target, _ in plan))
         reasons = "\n".join(dict.fromkeys(str(error) for error in refusals))
         raise UnsupportedModelError(f"each of {names} refuses the model\n{reasons}")
-    return made, tuple(left_out)
+    return made, tuple(skipped)
 
 
 def _make(
@@ -87,7 +89,7 @@ def _make(
     precision: Precision,
     request: ConvertRequest,
     table: CalibrationTable | None,
-) -> Made:
+) -> BuiltArtifact:
     wanted = request_of(target, precision, request)
     policy = policy_of(target, precision, wanted.options)
     stage, key = fused, Stage.FUSED.value
@@ -97,7 +99,7 @@ def _make(
             f"{target.name}.{precision.value}",
         )
     artifact = target.write(stage, wanted)
-    return Made(f"{fused.name}.{precision.value}", artifact, key, stage)
+    return BuiltArtifact(f"{fused.name}.{precision.value}", artifact, key, stage)
 
 
 def quantize_stage(

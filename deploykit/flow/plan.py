@@ -26,7 +26,7 @@ from deploykit.target_options import (
     check_option_targets,
     options_of_precision,
 )
-from deploykit.verdict import LeftOut
+from deploykit.verdict import SkippedTarget
 
 if TYPE_CHECKING:
     from deploykit_quantize.policy import Observer
@@ -83,7 +83,7 @@ ALL_TARGETS = "all"
 
 def plan_artifacts(
     request: ConvertRequest,
-) -> tuple[list[tuple[Target, Precision]], list[LeftOut]]:
+) -> tuple[list[tuple[Target, Precision]], list[SkippedTarget]]:
     """What is written: each target with each precision.
 
     Returns:
@@ -99,17 +99,17 @@ def plan_artifacts(
 
 def _plan_of_all(
     request: ConvertRequest,
-) -> tuple[list[tuple[Target, Precision]], list[LeftOut]]:
+) -> tuple[list[tuple[Target, Precision]], list[SkippedTarget]]:
     """Every installed target with the precisions that it has."""
     plan: list[tuple[Target, Precision]] = []
-    left_out: list[LeftOut] = []
+    skipped: list[SkippedTarget] = []
     for name in available_targets():
         if missing := why_not_installed(name):
-            left_out.append(LeftOut(name, "", missing))
+            skipped.append(SkippedTarget(name, "", missing))
             continue
         has = [p.value for p in find_target(name).precisions]
         lacks = [p for p in request.precisions if p not in has and p in _PRECISIONS]
-        left_out += [LeftOut(name, p, f"{name} writes {', '.join(has)}") for p in lacks]
+        skipped += [SkippedTarget(name, p, f"{name} writes {', '.join(has)}") for p in lacks]
         precisions = tuple(p for p in request.precisions if p not in lacks)
         if precisions or not request.precisions:
             options = {k: v for k, v in request.options.items() if k == name}
@@ -118,11 +118,11 @@ def _plan_of_all(
     if not plan:
         raise UserError(
             "no target can be written: "
-            + "; ".join(f"{o.target} {o.precision}".strip() + f": {o.reason}" for o in left_out),
+            + "; ".join(f"{o.target} {o.precision}".strip() + f": {o.reason}" for o in skipped),
             expected="a target that is here",
         )
     check_option_targets(request.options, [target.name for target, _ in plan])
-    return plan, left_out
+    return plan, skipped
 
 
 def _plan_of_named(request: ConvertRequest) -> list[tuple[Target, Precision]]:
@@ -160,7 +160,7 @@ def _precisions_of(
     """What is asked for; if nothing is, what the options are for, or else the default."""
     if request.precisions:
         return [_precision_called(name) for name in dict.fromkeys(request.precisions)]
-    declared = [o for name in given for o in options_of(target) if o.is_called(name)]
+    declared = [o for name in given for o in options_of(target) if o.matches(name)]
     implied = [_precision_called(o.precisions[0]) for o in declared if o.precisions]
     return list(dict.fromkeys(implied)) or [default_precision_of(target)]
 

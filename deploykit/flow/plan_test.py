@@ -15,7 +15,7 @@ from deploykit.model import Precision
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Target
 from deploykit.target_options import TargetOption
-from deploykit.verdict import LeftOut
+from deploykit.verdict import SkippedTarget
 
 
 def runner(name: str, **fields: Any) -> RunnerDefinition:
@@ -96,21 +96,21 @@ def test_without_a_precision_each_target_has_its_default_or_what_its_options_are
 
 
 def test_all_names_the_precisions_that_a_target_does_not_write() -> None:
-    plan, left_out = plan_artifacts(ConvertRequest(("all",), ("fp32", "w8")))
+    plan, skipped = plan_artifacts(ConvertRequest(("all",), ("fp32", "w8")))
     assert [(t.name, p.value) for t, p in plan] == [
         ("narrow", "fp32"),
         ("wide", "fp32"),
         ("wide", "w8"),
     ]
-    assert left_out == [LeftOut("narrow", "w8", "narrow writes fp32")]
+    assert skipped == [SkippedTarget("narrow", "w8", "narrow writes fp32")]
 
 
 def test_all_names_the_targets_that_are_not_installed(installed: dict[str, str]) -> None:
     installed["wide"] = "wide-kit is not installed: pip install 'deploykit[wide]'"
-    plan, left_out = plan_artifacts(ConvertRequest(("all",), ("fp32",)))
+    plan, skipped = plan_artifacts(ConvertRequest(("all",), ("fp32",)))
     assert [t.name for t, _ in plan] == ["narrow"]
-    assert left_out == [LeftOut("wide", "", installed["wide"])]
-    assert not left_out[0].refused
+    assert skipped == [SkippedTarget("wide", "", installed["wide"])]
+    assert not skipped[0].refused
 
 
 def test_all_with_nothing_left_says_why_of_each(installed: dict[str, str]) -> None:

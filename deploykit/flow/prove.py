@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploykit.errors import RunnerError, UserError
-from deploykit.flow.make import Made
+from deploykit.flow.make import BuiltArtifact
 from deploykit.golden import Golden
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.attribute import compare_stages
-from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
+from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
 from deploykit.parity.golden import make_golden_inputs
 from deploykit.parity.layers import compare_layers
 from deploykit.parity.limits import Limits
@@ -24,7 +24,7 @@ from deploykit.passes.pipeline import advance
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.runners.registry import find_runner
-from deploykit.verdict import Ended, LayerRow, StageRow, Verdict
+from deploykit.verdict import LayerRow, RunnerExit, StageRow, Verdict
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
@@ -72,7 +72,7 @@ class Proof:
 def prove(
     model: Model,
     fused: Model,
-    made: Sequence[Made],
+    made: Sequence[BuiltArtifact],
     request: ProofRequest,
     data: CalibrationData | None,
     *,
@@ -115,7 +115,7 @@ def prove(
             progress(f"ran {item.path} on {', '.join(name for name, _ in results)}")
     rows: tuple[StageRow, ...] = ()
     # A runner that died says nothing of the stages.
-    judged = [v for found in verdicts.values() for v in found if v.ended is None]
+    judged = [v for found in verdicts.values() for v in found if v.runner_exit is None]
     if request.layers or not all(v.passed for v in judged):
         rows = compare_stages(
             _way_of(model, fused, made),
@@ -129,7 +129,7 @@ def prove(
     return Proof(Golden(inputs, reference, stages, runs), words, verdicts, rows)
 
 
-def _way_of(model: Model, fused: Model, made: Sequence[Made]) -> dict[str, Model]:
+def _way_of(model: Model, fused: Model, made: Sequence[BuiltArtifact]) -> dict[str, Model]:
     """Name > stage, from the exported one on."""
     way = {Stage.EXPORTED.value: model, Stage.SIMPLIFIED.value: advance(model, Stage.SIMPLIFIED)}
     return way | {Stage.FUSED.value: fused} | {item.stage_key: item.stage for item in made}
@@ -160,7 +160,7 @@ def _outputs(
 
 
 def _trials_of(
-    item: Made, folder: Path, inputs: Mapping[str, FloatArray], request: ProofRequest
+    item: BuiltArtifact, folder: Path, inputs: Mapping[str, FloatArray], request: ProofRequest
 ) -> list[_Trial]:
     """The artefact, written into ``folder``, on each runner that runs a file of it."""
     for path, content in item.files.items():
@@ -183,7 +183,7 @@ def _trials_of(
 class _Trial:
     """One artefact on one runner."""
 
-    item: Made
+    item: BuiltArtifact
     path: Path
     runner: str
     inputs: Mapping[str, FloatArray]
@@ -210,8 +210,8 @@ class _Trial:
             try:
                 layers = self._measure(measure_local_errors)
             except RunnerError as failure:
-                run = replace(run, error=str(failure), ended=Ended.of(failure))
-        verdict = judge_run(
+                run = replace(run, error=str(failure), runner_exit=RunnerExit.of(failure))
+        verdict = verify_run(
             run,
             replace(expected, layers=layers),
             file=self.item.path,
@@ -226,7 +226,7 @@ class _Trial:
         try:
             return replace(verdict, layers=self._measure(compare_layers))
         except RunnerError as failure:
-            return replace(verdict, error=str(failure), ended=Ended.of(failure))
+            return replace(verdict, error=str(failure), runner_exit=RunnerExit.of(failure))
 
     def _measure(self, measure: Callable[..., tuple[LayerRow, ...]]) -> tuple[LayerRow, ...]:
         return measure(

@@ -9,7 +9,7 @@ from pathlib import Path
 from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, read_bundle
 from deploykit.errors import BundleError, UserError
 from deploykit.golden import Golden
-from deploykit.parity.compare import ArtifactRun, Expected, judge_run, run_artifact
+from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
 from deploykit.parity.limits import Limits, check_limits, limits_with
 from deploykit.runners.registry import available_runners
 from deploykit.target import find_target
@@ -67,7 +67,7 @@ def verify(
         bundle.reference,
         verdicts,
         _warnings(bundle),
-        left_out=bundle.left_out,
+        skipped=bundle.skipped,
     )
 
 
@@ -116,7 +116,7 @@ def _judge(run: ArtifactRun, artifact: BundleArtifact, golden: Golden, limits: L
         golden.reference,
         recorded=golden.runs.get(artifact.path, {}).get(run.runner_name),
     )
-    verdict = judge_run(
+    verdict = verify_run(
         run,
         expected,
         file=artifact.path,

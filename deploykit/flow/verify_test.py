@@ -19,7 +19,7 @@ from deploykit.flow import verify as verification
 from deploykit.flow.verify import verify
 from deploykit.golden import Golden
 from deploykit.parity.compare import ArtifactRun
-from deploykit.verdict import LeftOut
+from deploykit.verdict import SkippedTarget
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = replace(
         made,
         artifacts=(replace(artifact, target="tflite"),),
-        left_out=(LeftOut("ncnn", "int8", "why not", (), refused=True),),
+        skipped=(SkippedTarget("ncnn", "int8", "why not", (), refused=True),),
     )
     write_bundle(tmp_path / "b", made, {"net.int8.fake": DATA}, VECTORS, None)
 
@@ -149,5 +149,5 @@ def test_a_limit_that_would_judge_nothing_is_refused(folder: Path) -> None:
 
 def test_what_was_left_out_is_told_and_is_no_failure_of_what_is_there(folder: Path) -> None:
     report = verify(folder, runners=("litert",))
-    assert report.left_out == (LeftOut("ncnn", "int8", "why not", (), refused=True),)
+    assert report.skipped == (SkippedTarget("ncnn", "int8", "why not", (), refused=True),)
     assert [v.error for v in report.verdicts] == ["litert was not run"]

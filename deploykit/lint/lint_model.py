@@ -85,7 +85,7 @@ def lint_model(
         precisions=tuple(p.value for p in wanted),
         target=target,
         findings=tuple(findings),
-        uncounted=context.cost.uncounted_in_words(),
+        uncounted=context.cost.format_uncounted(),
     )
 
 

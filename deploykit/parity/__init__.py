@@ -2,5 +2,5 @@
 
 `metrics` measures, `limits` says what is enough, `golden` makes the inputs, `compare` asks an
 artefact both questions (conversion error, quantization noise), `layers` asks value by value, and
-`attribute` finds the first stage that departs from the reference.
+`attribute` finds the first stage that diverges from the reference.
 """

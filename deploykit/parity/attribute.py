@@ -1,4 +1,4 @@
-"""Stage attribution: the first stage whose output departs from the reference broke it."""
+"""Stage attribution: the first stage whose output diverges from the reference broke it."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def compare_stages(
         for name, actual in outputs.items():
             error = max_error_over_range(actual, reference_outputs[name])
             snr = snr_db(actual, reference_outputs[name])
-            departs = _departs(stage.stage, error, snr, chosen)
-            rows.append(StageRow(label, name, error, snr, departs))
+            diverges = _diverges(stage.stage, error, snr, chosen)
+            rows.append(StageRow(label, name, error, snr, diverges))
     return tuple(rows)
 
 
-def first_departure(rows: Sequence[StageRow]) -> StageRow | None:
-    """The first row that departs: where it broke; None if none does."""
-    return next((row for row in rows if row.departs), None)
+def first_divergence(rows: Sequence[StageRow]) -> StageRow | None:
+    """The first row that diverges: where it broke; None if none does."""
+    return next((row for row in rows if row.diverges), None)
 
 
-def _departs(stage: Stage, error: float, snr: float, limits: Limits) -> bool:
+def _diverges(stage: Stage, error: float, snr: float, limits: Limits) -> bool:
     if stage is Stage.QUANTIZED:
         least = limits.int8.snr_db
         return least is not None and not snr >= least

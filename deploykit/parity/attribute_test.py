@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from deploykit.model import Model, SourceInfo, Stage
-from deploykit.parity.attribute import compare_stages, first_departure
+from deploykit.parity.attribute import compare_stages, first_divergence
 from deploykit.parity.stages import run_stage
 from deploykit.report.terminal import render_report
 from deploykit.verdict import Report
@@ -25,7 +25,7 @@ def stage(which: Stage, factor: float) -> Model:
     ("factors", "broken"),
     [((2.0, 2.0, 2.0), None), ((2.0, 2.5, 2.5), "simplified"), ((2.0, 2.0, 3.0), "fused")],
 )
-def test_the_first_stage_that_departs_is_where_it_broke(
+def test_the_first_stage_that_diverges_is_where_it_broke(
     factors: tuple[float, ...], broken: str | None
 ) -> None:
     kinds = (Stage.EXPORTED, Stage.SIMPLIFIED, Stage.FUSED)
@@ -33,8 +33,8 @@ def test_the_first_stage_that_departs_is_where_it_broke(
     reference = run_stage(stage(Stage.EXPORTED, 2.0), {"x": X})
     rows = compare_stages(way, {"x": X}, reference, like=way["fused"])
     assert [row.stage for row in rows] == ["exported", "simplified", "fused"]
-    first = first_departure(rows)
+    first = first_divergence(rows)
     assert (first.stage if first else None) == broken
     text = render_report(Report("net", "torch", (), (), rows))
-    marked = [line.split()[0] for line in text.splitlines() if "departs here first" in line]
+    marked = [line.split()[0] for line in text.splitlines() if "diverges here first" in line]
     assert marked == ([broken] if broken else [])

@@ -22,7 +22,7 @@ from deploykit.parity.samples import count_samples, run_samples
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
-from deploykit.verdict import Check, Ended, LayerRow, Question, Verdict
+from deploykit.verdict import Check, LayerRow, Question, RunnerExit, Verdict
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ArtifactRun:
         outputs: Output name > float32 (n, ...) in NCHW or plain; empty if it failed.
         samples: Number of golden inputs.
         error: The failure in words; empty if it ran.
-        ended: How its process ended; None if it answered.
+        runner_exit: How its process ended; None if it answered.
     """
 
     runner_name: str
@@ -43,7 +43,7 @@ class ArtifactRun:
     outputs: Mapping[str, FloatArray]
     samples: int
     error: str = ""
-    ended: Ended | None = None
+    runner_exit: RunnerExit | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def run_artifact(
             info = opened.info
             outputs = run_samples(opened, inputs, input_specs, output_specs)
     except (RunnerError, ParityError) as failure:
-        return ArtifactRun(runner, info, {}, samples, str(failure), Ended.of(failure))
+        return ArtifactRun(runner, info, {}, samples, str(failure), RunnerExit.of(failure))
     return ArtifactRun(runner, info, outputs, samples)
 
 
-def judge_run(
+def verify_run(
     run: ArtifactRun,
     expected: Expected,
     *,
@@ -160,7 +160,7 @@ def judge_run(
         checks=tuple(checks),
         samples=run.samples,
         error=error,
-        ended=run.ended,
+        runner_exit=run.runner_exit,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deploykit.errors import ContractError, ParityError, UserError
-from deploykit.parity.compare import Expected, judge_run, run_artifact
+from deploykit.parity.compare import Expected, run_artifact, verify_run
 from deploykit.parity.limits import limits_with
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.fakes_test import definition, model_of
@@ -45,7 +45,7 @@ def judged(precision: str = "fp32", outputs: Any = FLOAT, **settings: Any) -> Ve
         output_specs=outputs,
         **{"runner": "fake", "inputs": {"x": X}, "open_with": opener(**behaviour), **settings},
     )
-    return judge_run(
+    return verify_run(
         run,
         against,
         file="net.fake",

@@ -105,7 +105,7 @@ def test_rows_are_in_graph_order_and_name_module_and_op(tmp_path: Path) -> None:
     assert all(r.max_error_lsb is None for r in rows)
 
 
-def test_the_first_value_that_departs_is_the_broken_one(tmp_path: Path) -> None:
+def test_the_first_value_that_diverges_is_the_broken_one(tmp_path: Path) -> None:
     before, broken, after = layers(*artifact(tmp_path, slope="1.5"))
     assert before.max_error_over_range < 1e-6
     assert broken.max_error_over_range > 1e-2
@@ -190,7 +190,7 @@ def test_the_quantized_stage_may_be_noisy_but_not_broken() -> None:
     noisy = model(FLOAT.replace("{2.0}", "{2.2}"), Stage.QUANTIZED)
     (row,) = compare_stages({"fake.int8": noisy}, {"x": X}, reference, like=noisy)
     assert row.max_error_over_range > 1e-3
-    assert not row.departs
+    assert not row.diverges
     broken = model(FLOAT.replace("Sigmoid", "Neg"), Stage.QUANTIZED)
     (row,) = compare_stages({"fake.int8": broken}, {"x": X}, reference, like=broken)
-    assert row.departs
+    assert row.diverges

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 
-def figure_in_words(metric: str, value: float) -> str:
+def format_figure(metric: str, value: float) -> str:
     """A figure as its metric is written, without a unit that is always the same."""
     if metric.endswith("_lsb"):
         return as_steps(value)

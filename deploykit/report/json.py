@@ -12,11 +12,11 @@ from deploykit.errors import DataError, UnsupportedOp
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import (
     Check,
-    Ended,
     LayerRow,
-    LeftOut,
     Question,
     Report,
+    RunnerExit,
+    SkippedTarget,
     StageRow,
     Verdict,
 )
@@ -45,7 +45,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "warnings": list(report.warnings),
         "verdicts": [verdict_to_dict(v) for v in report.verdicts],
         "stages": [_stage_to_dict(s) for s in report.stages],
-        "left_out": [left_out_to_dict(o) for o in report.left_out],
+        "left_out": [skipped_to_dict(o) for o in report.skipped],
     }
 
 
@@ -64,7 +64,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
             verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
             warnings=tuple(str(w) for w in data["warnings"]),
             stages=tuple(_stage_from_dict(s) for s in data["stages"]),
-            left_out=tuple(left_out_from_dict(o) for o in data.get("left_out", ())),
+            skipped=tuple(skipped_from_dict(o) for o in data.get("left_out", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
@@ -108,12 +108,12 @@ def verdict_from_dict(data: Mapping[str, Any]) -> Verdict:
         bytes=int(data.get("bytes", 0)),
         error=str(data["error"]),
         layers=tuple(_layer_from_dict(row) for row in data["layers"]),
-        ended={e.value: e for e in Ended}.get(str(data.get("outcome", ""))),
+        runner_exit={e.value: e for e in RunnerExit}.get(str(data.get("outcome", ""))),
     )
 
 
-def left_out_to_dict(entry: LeftOut) -> dict[str, Any]:
-    """What was not written as plain data; `left_out_from_dict` reads it back."""
+def skipped_to_dict(entry: SkippedTarget) -> dict[str, Any]:
+    """What was not written as plain data; `skipped_from_dict` reads it back."""
     return {
         "target": entry.target,
         "precision": entry.precision,
@@ -123,13 +123,13 @@ def left_out_to_dict(entry: LeftOut) -> dict[str, Any]:
     }
 
 
-def left_out_from_dict(data: Mapping[str, Any]) -> LeftOut:
-    """Read what `left_out_to_dict` wrote.
+def skipped_from_dict(data: Mapping[str, Any]) -> SkippedTarget:
+    """Read what `skipped_to_dict` wrote.
 
     Raises:
         KeyError, TypeError, ValueError: not such an entry.
     """
-    return LeftOut(
+    return SkippedTarget(
         target=str(data["target"]),
         precision=str(data["precision"]),
         reason=str(data["reason"]),
@@ -214,7 +214,7 @@ def _stage_to_dict(row: StageRow) -> dict[str, Any]:
         "value": row.value,
         "max_error_over_range": _number(row.max_error_over_range),
         "snr_db": _number(row.snr_db),
-        "departs": row.departs,
+        "departs": row.diverges,
     }
 
 
@@ -224,7 +224,7 @@ def _stage_from_dict(data: Mapping[str, Any]) -> StageRow:
         value=str(data["value"]),
         max_error_over_range=_float(data["max_error_over_range"]),
         snr_db=_float(data["snr_db"]),
-        departs=bool(data["departs"]),
+        diverges=bool(data["departs"]),
     )
 
 

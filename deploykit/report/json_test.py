@@ -19,11 +19,11 @@ from deploykit.report.json import (
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import (
     Check,
-    Ended,
     LayerRow,
-    LeftOut,
     Question,
     Report,
+    RunnerExit,
+    SkippedTarget,
     Verdict,
 )
 
@@ -68,11 +68,11 @@ VERDICTS = st.builds(
     samples=st.integers(0, 99),
     error=st.text(max_size=5),
     layers=st.lists(LAYERS, max_size=2).map(tuple),
-    ended=st.sampled_from([None, *Ended]),
+    runner_exit=st.sampled_from([None, *RunnerExit]),
 )
 TEXT = st.text(max_size=5)
-LEFT_OUT = st.builds(
-    LeftOut,
+SKIPPED = st.builds(
+    SkippedTarget,
     target=TEXT,
     precision=TEXT,
     reason=TEXT,
@@ -85,7 +85,7 @@ REPORTS = st.builds(
     reference=st.text(max_size=5),
     verdicts=st.lists(VERDICTS, max_size=2).map(tuple),
     warnings=st.lists(st.text(max_size=5), max_size=2).map(tuple),
-    left_out=st.lists(LEFT_OUT, max_size=2).map(tuple),
+    skipped=st.lists(SKIPPED, max_size=2).map(tuple),
 )
 
 
@@ -113,12 +113,12 @@ def test_a_verdict_comes_back_alone(verdict: Verdict) -> None:
 
 def test_the_exit_code_is_of_the_worst() -> None:
     good = Check(Question.CONVERSION, "y", "cosine", 1.0, 0.5, at_most=False)
-    refused = LeftOut("ncnn", "int8", "an op", refused=True)
-    missing = LeftOut("coreml", "", "not installed")
+    refused = SkippedTarget("ncnn", "int8", "an op", refused=True)
+    missing = SkippedTarget("coreml", "", "not installed")
     assert Report("net", "torch", (verdict(good),)).exit_code == 0
-    assert Report("net", "torch", (verdict(good),), left_out=(missing,)).exit_code == 0
-    assert Report("net", "torch", (verdict(good),), left_out=(missing, refused)).exit_code == 3
-    assert Report("net", "torch", (verdict(),), left_out=(refused,)).exit_code == 1
+    assert Report("net", "torch", (verdict(good),), skipped=(missing,)).exit_code == 0
+    assert Report("net", "torch", (verdict(good),), skipped=(missing, refused)).exit_code == 3
+    assert Report("net", "torch", (verdict(),), skipped=(refused,)).exit_code == 1
 
 
 def test_a_report_of_before_there_were_refusals_is_read() -> None:

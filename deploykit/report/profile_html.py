@@ -96,7 +96,7 @@ def _tiles(profile: ModelProfile) -> Markup:
 
 def _warnings(profile: ModelProfile) -> Markup:
     lines = [
-        f"{stage.stage}: {stage.uncounted_in_words()}; the totals do not hold them."
+        f"{stage.stage}: {stage.format_uncounted()}; the totals do not hold them."
         for stage in (profile.before, profile.after)
         if stage.uncounted
     ]

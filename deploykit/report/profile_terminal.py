@@ -55,7 +55,7 @@ def _totals(profile: ModelProfile) -> list[str]:
         for stage in stages
     ]
     lines = ["", *align([_TOTALS, *rows], left=1)]
-    warned = [f"{s.stage}: {s.uncounted_in_words()}" for s in stages if s.uncounted]
+    warned = [f"{s.stage}: {s.format_uncounted()}" for s in stages if s.uncounted]
     if warned:
         lines += ["", *warned, "  (the totals do not hold them)"]
     measured = profile.measurement

@@ -9,12 +9,12 @@ from deploykit.report.figures import (
     as_decibels,
     as_error,
     as_steps,
-    figure_in_words,
+    format_figure,
     or_infinite,
 )
 from deploykit.report.verdict_table import aligned, render_verdicts
 from deploykit.runners.base import RunnerInfo
-from deploykit.verdict import Check, LayerRow, LeftOut, Question, Report, StageRow, Verdict
+from deploykit.verdict import Check, LayerRow, Question, Report, SkippedTarget, StageRow, Verdict
 
 _LAYER_HEADER = ("value", "op", "module", "error/range", "SNR dB", "LSB", "")
 _WORST_MARKED = 3
@@ -33,7 +33,7 @@ _WORDS = {
 }
 _ADVICE = {
     Question.CONVERSION: (
-        "run again with --layers: the first value that departs names the layer; if another runner "
+        "run again with --layers: the first value that diverges names the layer; if another runner "
         "passes, it is this runtime's kernels"
     ),
     Question.QUANTIZATION: (
@@ -60,7 +60,7 @@ def render_report(
     counts = sorted({v.samples for v in report.verdicts})
     samples = f"   samples: {', '.join(map(str, counts))}" if counts else ""
     lines = [f"model: {report.model}   reference: {report.reference}{samples}", ""]
-    lines += render_verdicts(report.verdicts, report.left_out, width=width, color=color)
+    lines += render_verdicts(report.verdicts, report.skipped, width=width, color=color)
     below: list[str] = []
     if machines := _machines(report.verdicts):
         below += ["", *machines]
@@ -69,8 +69,8 @@ def render_report(
             below += ["", *_details(verdict, verbose=verbose)]
     if report.stages:
         below += ["", "stages against the float reference", *_stages(report.stages)]
-    if report.left_out:
-        below += ["", *_left_out(report.left_out)]
+    if report.skipped:
+        below += ["", *_skipped(report.skipped)]
     if report.warnings:
         below += ["", *(f"warning: {warning}" for warning in report.warnings)]
     return "\n".join([*lines, *(w for line in below for w in _wrapped(line, width))]).rstrip()
@@ -116,16 +116,16 @@ def render_layers(rows: Sequence[LayerRow]) -> str:
 
 
 def _stages(rows: Sequence[StageRow]) -> list[str]:
-    first = next((row for row in rows if row.departs), None)
+    first = next((row for row in rows if row.diverges), None)
     table: list[tuple[str, ...]] = [("stage", "output", "error/range", "SNR dB", "")]
     for row in rows:
-        mark = "<- departs here first" if row is first else ""
+        mark = "<- diverges here first" if row is first else ""
         error, snr = as_error(row.max_error_over_range), as_decibels(row.snr_db)
         table.append((row.stage, row.value, error, snr, mark))
     return aligned(table)
 
 
-def _left_out(entries: Iterable[LeftOut]) -> list[str]:
+def _skipped(entries: Iterable[SkippedTarget]) -> list[str]:
     """One paragraph a target and reason, with the precisions that it is of."""
     precisions: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
@@ -143,7 +143,7 @@ def _machines(verdicts: Sequence[Verdict]) -> list[str]:
     told: dict[str, list[str]] = {}
     for verdict in verdicts:
         if verdict.runner is not None:
-            details = told.setdefault(_runner_in_words(verdict.runner), [])
+            details = told.setdefault(_format_runner(verdict.runner), [])
             items = sorted(verdict.runner.details.items())
             text = ", ".join(f"{key} {value}" for key, value in items)
             if text:
@@ -154,7 +154,7 @@ def _machines(verdicts: Sequence[Verdict]) -> list[str]:
     return [*lines, *(f"cpu {text}" for text in cpus)]
 
 
-def _runner_in_words(info: RunnerInfo) -> str:
+def _format_runner(info: RunnerInfo) -> str:
     threads = f"{info.threads} thread{'s' if info.threads != 1 else ''}"
     return f"{info.name}: {info.runtime} {info.version}, {info.kernels}, {threads}"
 
@@ -167,16 +167,16 @@ def _details(verdict: Verdict, *, verbose: bool) -> list[str]:
     elif not verdict.checks:
         lines.append("  nothing was compared")
     shown = [c for c in verdict.checks if verbose or not c.passed]
-    lines += [f"  {_check_in_words(c, verdict.precision)}" for c in shown]
+    lines += [f"  {_format_check(c, verdict.precision)}" for c in shown]
     for question, advice in _ADVICE.items():
         if any(c.question is question and not c.passed for c in verdict.checks):
             lines.append(f"  what to do about {question.value}: {advice}")
     return lines
 
 
-def _check_in_words(check: Check, precision: str) -> str:
+def _format_check(check: Check, precision: str) -> str:
     outcome = "ok  " if check.passed else "FAIL"
-    figure = figure_in_words(check.metric, check.measured)
+    figure = format_figure(check.metric, check.measured)
     kind = "value" if check.metric.startswith("layer_error") else "output"
     words = _WORDS.get(check.metric, check.metric)
     what = f"{check.question.value}, {kind} '{check.value}': {words}"

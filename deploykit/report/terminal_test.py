@@ -8,11 +8,11 @@ from deploykit.report.terminal import render_layers, render_report
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import (
     Check,
-    Ended,
     LayerRow,
-    LeftOut,
     Question,
     Report,
+    RunnerExit,
+    SkippedTarget,
     Verdict,
 )
 
@@ -114,7 +114,7 @@ def test_failures_are_spelled_out_with_what_to_do() -> None:
         ),
         (
             "  what to do about conversion error: run again with --layers: the first value that "
-            "departs names the layer; if another runner passes, it is this runtime's kernels"
+            "diverges names the layer; if another runner passes, it is this runtime's kernels"
         ),
         (
             "  what to do about quantization noise: run again with --layers to see where the noise "
@@ -204,14 +204,14 @@ def test_layers_are_in_graph_order_with_the_worst_marked() -> None:
 
 
 OPS = (UnsupportedOp("Atanh", "node_3", "head.act", "ncnn has no layer of it"),)
-REFUSED = LeftOut("ncnn", "int8", str(UnsupportedOpsError("ncnn", OPS)), OPS, refused=True)
-NOT_WRITTEN = LeftOut("ncnn", "w8", "ncnn writes fp32, fp16, int8")
+REFUSED = SkippedTarget("ncnn", "int8", str(UnsupportedOpsError("ncnn", OPS)), OPS, refused=True)
+NOT_WRITTEN = SkippedTarget("ncnn", "w8", "ncnn writes fp32, fp16, int8")
 
 
 def test_a_crash_and_a_time_out_are_verdicts_of_their_own() -> None:
     error = "runner 'litert' crashed with SIGSEGV\n    | kernel 7"
-    for ended, word in ((Ended.CRASHED, "CRASHED"), (Ended.TIMED_OUT, "TIMED OUT")):
-        died = replace(verdict(runner=None, error=error), ended=ended)
+    for ended, word in ((RunnerExit.CRASHED, "CRASHED"), (RunnerExit.TIMED_OUT, "TIMED OUT")):
+        died = replace(verdict(runner=None, error=error), runner_exit=ended)
         text = lines(Report("net", "torch", (FP32, died)))
         assert text[4].endswith(f"-      {word}")
         assert f"{word} tflite int8 on litert (ghostnet.int8.tflite)" in text
@@ -220,7 +220,7 @@ def test_a_crash_and_a_time_out_are_verdicts_of_their_own() -> None:
 
 def test_what_a_target_refuses_has_a_row_and_all_that_is_left_out_its_reason() -> None:
     also = replace(REFUSED, precision="fp32")
-    text = lines(Report("net", "torch", (FP32,), left_out=(REFUSED, also, NOT_WRITTEN)))
+    text = lines(Report("net", "torch", (FP32,), skipped=(REFUSED, also, NOT_WRITTEN)))
     rows = [line.split() for line in text if line.endswith("REFUSED")]
     assert rows == [["ncnn", p, *["-"] * 7, "REFUSED"] for p in ("int8", "fp32")]
     assert text[-3:] == [
@@ -231,7 +231,7 @@ def test_what_a_target_refuses_has_a_row_and_all_that_is_left_out_its_reason() -
 
 
 def test_a_report_of_refusals_alone_is_a_table_too() -> None:
-    report = Report("net", "torch", (), left_out=(REFUSED,))
+    report = Report("net", "torch", (), skipped=(REFUSED,))
     for width in (None, 80, 40):
         text = lines(report, width=width)
         assert text[3].split()[:2] == ["ncnn", "int8"] or text[3] == "ncnn int8: REFUSED"
@@ -252,9 +252,9 @@ def full_report() -> Report:
         replace(FP32, runner_name="litert-reference", runner=REFERENCE, bytes=5423441),
         replace(deep, runner_name="onnxruntime-optimized", runner=long),
         verdict(lsb=5.5),
-        replace(verdict(runner=None, error="it died " * 20), ended=Ended.TIMED_OUT),
+        replace(verdict(runner=None, error="it died " * 20), runner_exit=RunnerExit.TIMED_OUT),
     )
-    return Report("net", "torch", verdicts, ("a warning " * 20,), left_out=(REFUSED, NOT_WRITTEN))
+    return Report("net", "torch", verdicts, ("a warning " * 20,), skipped=(REFUSED, NOT_WRITTEN))
 
 
 def test_on_120_columns_versions_and_kernels_stand_below_the_table_only() -> None:

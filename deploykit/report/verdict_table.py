@@ -14,10 +14,10 @@ from deploykit.report.figures import (
     as_cosine,
     as_decibels,
     as_percent,
-    figure_in_words,
+    format_figure,
     or_infinite,
 )
-from deploykit.verdict import Check, LeftOut, Question, Verdict
+from deploykit.verdict import Check, Question, SkippedTarget, Verdict
 
 _WIDE = (
     "target",
@@ -50,7 +50,7 @@ Row = tuple[str, ...]
 
 def render_verdicts(
     verdicts: Sequence[Verdict],
-    left_out: Sequence[LeftOut] = (),
+    skipped: Sequence[SkippedTarget] = (),
     *,
     width: int | None = None,
     color: bool = False,
@@ -59,11 +59,11 @@ def render_verdicts(
 
     Args:
         verdicts: One row each.
-        left_out: What was not written; a row for each that its target refused.
+        skipped: What was not written; a row for each that its target refused.
         width: Columns of the terminal; None for no limit.
         color: Whether to paint the verdicts (ANSI codes).
     """
-    refused = [entry for entry in left_out if entry.refused]
+    refused = [entry for entry in skipped if entry.refused]
     for header, rows in (_wide(verdicts, refused), _middle(verdicts, refused)):
         lines = aligned([header, *rows])
         if width is None or max(map(len, lines)) <= width:
@@ -80,24 +80,24 @@ def aligned(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _wide(verdicts: Sequence[Verdict], refused: Sequence[LeftOut]) -> tuple[Row, list[Row]]:
+def _wide(verdicts: Sequence[Verdict], refused: Sequence[SkippedTarget]) -> tuple[Row, list[Row]]:
     rows: list[Row] = []
     for verdict in verdicts:
         runner, kernels = verdict.runner_name, "-"
         if verdict.runner is not None:
             runner, kernels = f"{runner} {verdict.runner.version}", verdict.runner.kernels
         noise = (_snr(verdict), _cosine(verdict), _top1(verdict))
-        error = conversion_in_words(verdict, output=True)
+        error = format_conversion_error(verdict, output=True)
         start = (verdict.target, verdict.precision, runner, kernels, _size(verdict))
         rows.append((*start, error, *noise, verdict.outcome.upper()))
     return _WIDE, [*rows, *_refusals(refused, len(_WIDE))]
 
 
-def _middle(verdicts: Sequence[Verdict], refused: Sequence[LeftOut]) -> tuple[Row, list[Row]]:
+def _middle(verdicts: Sequence[Verdict], refused: Sequence[SkippedTarget]) -> tuple[Row, list[Row]]:
     rows: list[Row] = [
         (
             *(verdict.target, verdict.precision, verdict.runner_name, _size(verdict)),
-            conversion_in_words(verdict, output=False),
+            format_conversion_error(verdict, output=False),
             *(_snr(verdict), _cosine(verdict), _top1(verdict), verdict.outcome.upper()),
         )
         for verdict in verdicts
@@ -105,15 +105,17 @@ def _middle(verdicts: Sequence[Verdict], refused: Sequence[LeftOut]) -> tuple[Ro
     return _MIDDLE, [*rows, *_refusals(refused, len(_MIDDLE))]
 
 
-def _refusals(refused: Sequence[LeftOut], columns: int) -> list[Row]:
+def _refusals(refused: Sequence[SkippedTarget], columns: int) -> list[Row]:
     empty = ("-",) * (columns - 3)
     return [(entry.target, entry.precision, *empty, "REFUSED") for entry in refused]
 
 
-def _narrow(verdicts: Sequence[Verdict], refused: Sequence[LeftOut], *, color: bool) -> list[str]:
+def _narrow(
+    verdicts: Sequence[Verdict], refused: Sequence[SkippedTarget], *, color: bool
+) -> list[str]:
     rows: list[Row] = [
         (
-            *("", verdict.runner_name, conversion_in_words(verdict, output=False)),
+            *("", verdict.runner_name, format_conversion_error(verdict, output=False)),
             *(_snr(verdict), _top1(verdict), verdict.outcome.upper()),
         )
         for verdict in verdicts
@@ -136,7 +138,7 @@ def _painted(row: Row) -> Row:
     return (*row[:-1], f"{color}{row[-1]}{_PLAIN}")
 
 
-def conversion_in_words(verdict: Verdict, *, output: bool) -> str:
+def format_conversion_error(verdict: Verdict, *, output: bool) -> str:
     """The conversion check that is nearest to its limit, or furthest beyond it.
 
     Args:
@@ -152,12 +154,12 @@ def conversion_in_words(verdict: Verdict, *, output: bool) -> str:
     limit = f" (<= {worst.limit:g})" if worst.limit is not None else ""
     told = [c for c in checks if c.metric in _TOLD and c is not worst]
     furthest = max(told, key=lambda c: or_infinite(c.measured), default=None) if output else None
-    more = f", output {figure_in_words(furthest.metric, furthest.measured)}" if furthest else ""
+    more = f", output {format_figure(furthest.metric, furthest.measured)}" if furthest else ""
     kind = _KINDS.get(worst.metric, "")
-    return f"{kind}{figure_in_words(worst.metric, worst.measured)}{unit}{limit}{more}"
+    return f"{kind}{format_figure(worst.metric, worst.measured)}{unit}{limit}{more}"
 
 
-def least_in_words(verdict: Verdict, metric: str, shown: Callable[[float], str]) -> str:
+def format_least(verdict: Verdict, metric: str, shown: Callable[[float], str]) -> str:
     """The least figure of a metric over the outputs, ``-`` if there is none."""
     values = [
         c.measured
@@ -178,12 +180,12 @@ def _size(verdict: Verdict) -> str:
 
 
 def _snr(verdict: Verdict) -> str:
-    return least_in_words(verdict, "snr_db", as_decibels)
+    return format_least(verdict, "snr_db", as_decibels)
 
 
 def _cosine(verdict: Verdict) -> str:
-    return least_in_words(verdict, "cosine", as_cosine)
+    return format_least(verdict, "cosine", as_cosine)
 
 
 def _top1(verdict: Verdict) -> str:
-    return least_in_words(verdict, "top1_agreement", as_percent)
+    return format_least(verdict, "top1_agreement", as_percent)

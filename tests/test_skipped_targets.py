@@ -57,9 +57,9 @@ def test_an_op_that_some_targets_lack_leaves_out_those_alone(
     bundle = read_bundle(out)
     assert [a.target for a in bundle.artifacts] == ["onnx"]
     assert all(v.passed for v in bundle.artifacts[0].verdicts)
-    left_out = {entry.target: entry for entry in bundle.left_out}
-    assert set(left_out) == {"tflite", "ncnn"}
-    for entry in left_out.values():
+    skipped = {entry.target: entry for entry in bundle.skipped}
+    assert set(skipped) == {"tflite", "ncnn"}
+    for entry in skipped.values():
         assert entry.refused
         assert entry.precision == "fp32"
         (op,) = entry.ops
@@ -85,7 +85,7 @@ def test_both_precisions_are_left_out_and_told_once(
         ("onnx", "fp32"),
         ("onnx", "int8"),
     ]
-    assert [(o.target, o.precision) for o in bundle.left_out] == [
+    assert [(o.target, o.precision) for o in bundle.skipped] == [
         ("ncnn", "fp32"),
         ("ncnn", "int8"),
     ]
@@ -138,4 +138,4 @@ def test_what_all_leaves_out_by_itself_is_told_and_no_failure(
     assert "left out: ncnn w8: ncnn writes fp32, fp16, int8" in capsys.readouterr().out
     bundle = read_bundle(tmp_path / "b")
     assert {a.target for a in bundle.artifacts} == {"coreml", "onnx", "tflite"}
-    assert [(o.target, o.precision, o.refused) for o in bundle.left_out] == [("ncnn", "w8", False)]
+    assert [(o.target, o.precision, o.refused) for o in bundle.skipped] == [("ncnn", "w8", False)]
