@@ -10,6 +10,7 @@ palette     constexpr_lut_to_dense: indices into 2^bits values, packed
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +82,13 @@ def _quantized(context: LoweringContext, weights: Array, axis: int) -> tuple[Arr
 def affine_weights(
     context: LoweringContext, name: str, integers: Array, params: QuantParams, axis: int
 ) -> Any:
-    """int8 or uint8 weights with their scales, in MIL's layout."""
+    """int8 or uint8 weights with their scales, in MIL's layout.
+
+    A channel that training switched off (weights of 1e-9 beside weights of 0.3) may have a step
+    that float16 cannot hold, or only coarsely. It is given the next larger one that float16 has
+    (2**-24 at least), and its integers are rounded again: an error below half of that step.
+    """
+    integers, params = _on_representable_steps(integers, params, axis, context.dtype)
     held = context.rounded(params)
     scale: Any = np.asarray(held.scale, context.dtype)
     zero: Any = np.asarray(held.zero_point, integers.dtype)
@@ -95,6 +102,26 @@ def affine_weights(
         zero_point=zero,
         axis=np.int32(axis),
     )
+
+
+def _on_representable_steps(
+    integers: Array, params: QuantParams, axis: int, dtype: np.dtype[Any]
+) -> tuple[Array, QuantParams]:
+    """Weights whose steps below the program's smallest normal number are numbers that it has."""
+    steps = np.asarray(params.scale, np.float64)
+    small = steps < float(np.finfo(dtype).tiny)
+    if not small.any():
+        return integers, params
+    held = steps.astype(dtype)
+    short = small & (held.astype(np.float64) < steps)
+    held = np.where(short, np.nextafter(held, dtype.type(np.inf)), held).astype(np.float64)
+    coarser = np.where(small, held, steps)
+    along = (-1 if i == axis and params.axis is not None else 1 for i in range(integers.ndim))
+    shape = tuple(along)
+    zero = np.reshape(params.zero_point, shape) if params.axis is not None else params.zero_point[0]
+    ratio = np.reshape(steps / coarser, shape) if params.axis is not None else steps / coarser
+    moved = np.rint((integers.astype(np.float64) - zero) * ratio) + zero
+    return moved.astype(integers.dtype), replace(params, scale=tuple(map(float, coarser)))
 
 
 def palette_weights(context: LoweringContext, name: str, weights: Array, axis: int) -> Any:

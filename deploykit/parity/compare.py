@@ -131,16 +131,18 @@ def verify_run(
         limits: None for the defaults.
 
     Raises:
-        ParityError: the stage's or reference's outputs cannot be compared with: they are not
-            finite, or lack an output.
+        ParityError: the reference's outputs cannot be compared with: they are not finite; or
+            one of the two lacks an output. A stage that is not finite where the reference is, is
+            our own defect: the verdict's ``error`` says so.
         ValueError: neither question is asked.
     """
     if expected.stage is None and expected.reference is None:
         raise ValueError("neither the stage's nor the reference's outputs were given")
-    for what, outputs in (("stage", expected.stage), ("reference", expected.reference)):
-        _check_expected(what, outputs, output_specs)
+    _check_outputs("stage", expected.stage, output_specs)
+    _check_outputs("reference", expected.reference, output_specs)
+    _check_finite("reference", expected.reference, output_specs)
     checks: list[Check] = []
-    error = run.error
+    error = run.error or _defect_of_stage(expected, output_specs)
     if not error:
         judge = _Judge((limits or Limits()).of(precision), output_steps or {}, expected)
         error = _not_finite(run.outputs)
@@ -174,24 +176,45 @@ def _not_finite(actual: Mapping[str, FloatArray]) -> str:
     return "; ".join(found)
 
 
-def _check_expected(
+def _check_outputs(
     what: str, outputs: Mapping[str, FloatArray] | None, specs: Sequence[TensorSpec]
 ) -> None:
-    """Refuse a side that nothing can be compared with: that is not the artefact's fault."""
-    if outputs is None:
-        return
+    """Refuse a side that lacks an output: that is not the artefact's fault."""
     for spec in specs:
-        if spec.name not in outputs:
+        if outputs is not None and spec.name not in outputs:
             raise ParityError(
                 f"the {what} gave outputs {', '.join(outputs) or '(none)'}",
                 expected=f"also {spec.name!r}, which the artefact has",
             )
+
+
+def _check_finite(
+    what: str, outputs: Mapping[str, FloatArray] | None, specs: Sequence[TensorSpec]
+) -> None:
+    """Refuse a side that nothing can be compared with."""
+    if outputs is None:
+        return
+    for spec in specs:
         try:
             metrics.max_error_over_range(outputs[spec.name], outputs[spec.name])
         except ParityError as error:
             raise ParityError(
                 f"output {spec.name!r} of the {what}: {error.found}", advice=error.advice
             ) from error
+
+
+def _defect_of_stage(expected: Expected, specs: Sequence[TensorSpec]) -> str:
+    """In words: the stage, which is ours, is not finite though the reference is; or empty."""
+    try:
+        _check_finite("stage", expected.stage, specs)
+    except ParityError as error:
+        if expected.reference is None:
+            raise
+        return (
+            f"{error.found}, though the float reference is finite: a defect of this conversion, "
+            "not of the source model"
+        )
+    return ""
 
 
 @dataclass(frozen=True)

@@ -182,10 +182,20 @@ def test_one_question_alone_may_be_asked() -> None:
 def test_what_nothing_can_be_compared_with_is_an_error() -> None:
     sick = model_of(X)
     sick[1, 2] = np.inf
-    with pytest.raises(ParityError, match="output 'y' of the stage: the reference holds NaN"):
-        judged(stage_outputs={"y": sick})
+    with pytest.raises(ParityError, match="output 'y' of the reference: the reference holds NaN"):
+        judged(reference_outputs={"y": sick})
     with pytest.raises(ParityError, match="the reference gave outputs z"):
         judged(reference_outputs={"z": sick})
+
+
+def test_a_stage_of_ours_that_is_not_finite_fails_that_artifact_alone() -> None:
+    sick = model_of(X)
+    sick[1, 2] = np.nan
+    verdict = judged(stage_outputs={"y": sick})
+    assert not verdict.passed
+    assert verdict.checks == ()
+    assert "output 'y' of the stage" in verdict.error
+    assert "a defect of this conversion, not of the source model" in verdict.error
 
 
 def test_inputs_that_do_not_fit_and_unknown_runners_are_errors(monkeypatch: Any) -> None:

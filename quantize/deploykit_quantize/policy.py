@@ -146,6 +146,8 @@ class Policy:
             than that the second rounds.
         group_scales: The output channels of one group of a grouped Conv share a weight scale.
         float_depthwise: Depthwise Convs are left in floats; with ``inputs_only``.
+        float_nodes: Nodes of one graph that are left in floats, whatever their op
+            (`deploykit_quantize.float_islands`).
     """
 
     recipe: Recipe
@@ -157,10 +159,11 @@ class Policy:
     inputs_only: bool = False
     group_scales: bool = False
     float_depthwise: bool = False
+    float_nodes: frozenset[ir.Node] = frozenset()
 
     def quantizes(self, node: ir.Node) -> bool:
         """Whether a node computes in integers."""
-        if node.op_type not in self.quantized_ops:
+        if node.op_type not in self.quantized_ops or node in self.float_nodes:
             return False
         return not (self.float_depthwise and _is_depthwise(node))
 

@@ -9,6 +9,7 @@ that makes ``W_dequantized``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +25,7 @@ from deploykit.graph.read_qdq import (
 )
 from deploykit.graph.value_multiple import multiple_of
 from deploykit.model import Model, Stage
-from deploykit.passes.base import run_passes
+from deploykit.passes.base import Findings, run_passes
 from deploykit.tensors import Array, QuantParams
 from deploykit_quantize.arithmetic import (
     bias_params,
@@ -35,6 +36,7 @@ from deploykit_quantize.arithmetic import (
     weight_params,
 )
 from deploykit_quantize.derive_range import derive_range
+from deploykit_quantize.float_islands import find_float_islands
 from deploykit_quantize.observers import choose_range
 from deploykit_quantize.policy import Observer, Policy, TensorRule
 from deploykit_quantize.scale_groups import ScalePlan, plan_scales
@@ -84,12 +86,15 @@ def quantize_model(
                 ranges[value] = derive_range(value, range_of)
         return ranges[value]
 
+    findings = Findings("find_float_islands")
+    islands = find_float_islands(graph.graph, policy, range_of, findings)
+    policy = replace(policy, float_nodes=islands)
     plan = plan_scales(graph.graph, policy, range_of)
     writer = QdqWriter(graph.graph)
     _quantize_constants(writer, graph.graph, policy, plan)
     _quantize_values(writer, graph.graph, policy, plan)
     writer.remove_unused()
-    return model.advanced(graph, Stage.QUANTIZED, notes)
+    return model.advanced(graph, Stage.QUANTIZED, (*notes, *findings.result().notes))
 
 
 def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: ScalePlan) -> None:

@@ -1,0 +1,76 @@
+"""Files that once broke int8, each with the right value, on the targets' own runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import deploykit
+from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.plan import ConvertRequest
+from runtime_tests.reported_files import dead_channel, gated_division, smooth
+
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("coremltools")
+pytest.importorskip("ncnn")
+
+ALL = ("tflite", "coreml", "ncnn", "onnx")
+
+
+def converted(
+    model: onnx.ModelProto,
+    folder: Path,
+    *,
+    targets: Sequence[str] = ALL,
+    precisions: Sequence[str] = ("int8",),
+    data: np.ndarray | None = None,
+    allow_suspicious: bool = False,
+) -> ConversionResult:
+    onnx.save(model, folder / "net.onnx")
+    if data is not None:
+        np.save(folder / "data.npy", data)
+    request = ConvertRequest(
+        targets=tuple(targets),
+        precisions=tuple(precisions),
+        out=folder / "bundle",
+        calibration=None if data is None else folder / "data.npy",
+        samples=8,
+        allow_suspicious=allow_suspicious,
+    )
+    return convert(deploykit.load(folder / "net.onnx"), request)
+
+
+def figures(result: ConversionResult, metric: str) -> dict[str, float]:
+    """Target and runner > the figure of int8 files."""
+    return {
+        f"{v.target} {v.runner_name}": next(c.measured for c in v.checks if c.metric == metric)
+        for v in result.report.verdicts
+        if v.precision == "int8"
+    }
+
+
+def test_a_channel_that_training_switched_off_does_not_refuse_a_model(tmp_path: Path) -> None:
+    data = smooth(np.random.default_rng(1), 16, 3, 12, 12)
+    result = converted(
+        dead_channel(), tmp_path, data=data, targets=("coreml",), precisions=("int8", "w8")
+    )
+    assert result.report.passed, result.report
+    assert min(figures(result, "snr_db").values()) > 30.0
+
+
+def test_a_divisor_that_nears_zero_is_computed_in_float(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).normal(size=(16, 3, 32, 32)).astype(np.float32)
+    result = converted(
+        gated_division(),
+        tmp_path,
+        data=data,
+        precisions=("fp32", "int8"),
+        allow_suspicious=True,
+    )
+    assert result.report.passed, result.report
+    assert len(result.bundle.artifacts) == 2 * len(ALL)
+    assert min(figures(result, "snr_db").values()) > 20.0
