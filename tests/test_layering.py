@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,3 +87,24 @@ def test_importing_deploykit_is_light() -> None:
 def test_naming_the_targets_imports_none_of_them() -> None:
     code = "from deploykit.target import available_targets\nassert 'tflite' in available_targets()"
     assert _modules_after(code) & set(TARGETS) == set()
+
+
+#: What starts a process, however it is imported.
+_STARTERS = re.compile(
+    r"subprocess\.(run|Popen|call|check_call|check_output|getoutput|getstatusoutput)\("
+    r"|os\.(system|popen|fork|forkpty|exec\w+|spawn\w+|posix_spawn\w*|startfile)\("
+    r"|from subprocess import|import multiprocessing|from multiprocessing|ProcessPoolExecutor"
+    r"|import pty|from pty|create_subprocess_|torch\.multiprocessing"
+)
+
+
+def test_one_function_starts_every_process() -> None:
+    offenders = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for folder in ("deploykit", "converters", "quantize")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if not path.name.endswith("_test.py") and path != ROOT / "deploykit" / "child_process.py"
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if _STARTERS.search(line)
+    ]
+    assert offenders == [], "start it with deploykit.child_process, which isolates it"

@@ -11,7 +11,6 @@ Arithmetic:
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from deploykit.child_process import run_child
 from deploykit.errors import RunnerError
 from deploykit.runners.base import Backend
 from deploykit.tensors import Array
@@ -50,19 +50,14 @@ def why_no_vulkan() -> str:
     """
     advice = "install a driver; on Debian, mesa-vulkan-drivers brings one that runs on the CPU"
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", _PROBE],
-            capture_output=True,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
+        done = run_child(["-c", _PROBE], timeout_s=_PROBE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return f"the Vulkan driver did not answer within {_PROBE_TIMEOUT_S:.0f} s"
     if done.returncode == 0:
         return ""
     if done.returncode == _NO_DEVICE:
         return f"ncnn finds no Vulkan device ({advice})"
-    last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no words"])[-1]
+    last = (done.stderr.strip().splitlines() or ["no words"])[-1]
     return f"asking ncnn for Vulkan devices failed: {last}"
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploykit.child_process import run_child
 from deploykit.cost.measure import MeasuredFiles
 from deploykit.errors import RunnerError
 
@@ -45,14 +46,8 @@ def measure_files(
 
 def _ask(request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", _MODULE],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        text = json.dumps(request)
+        done = run_child(["-m", _MODULE], input_bytes=text.encode(), timeout_s=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise RunnerError(
             f"measuring took longer than {timeout_s:g} s", advice="fewer --rounds"

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploykit.child_process import run_child
 from deploykit.cost.layer import ProfiledOp, ProfiledRun
 from deploykit.errors import RunnerError
 
@@ -49,14 +50,7 @@ def profile_ops(data: bytes, *, runs: int, timeout_s: float) -> ProfiledRun:
         path.write_bytes(data)
         request = json.dumps({"path": str(path), "runs": runs})
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", _MODULE],
-                input=request,
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-            )
+            done = run_child(["-m", _MODULE], input_bytes=request.encode(), timeout_s=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise RunnerError(f"LiteRT's profiler took longer than {timeout_s:g} s") from error
     if done.returncode != 0:

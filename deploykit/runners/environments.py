@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploykit.child_process import run_child
 from deploykit.errors import BundleError, UserError
 from deploykit.files import folder_written_atomically
 
@@ -129,12 +130,14 @@ def make_environment(
     try:
         with folder_written_atomically(folder) as temporary:
             progress(f"making {folder} with Python {environment.python}")
-            _run([interpreter, "-m", "venv", "--without-pip", str(temporary)], environment)
+            venv = ["-m", "venv", "--without-pip", str(temporary)]
+            _run(interpreter, venv, environment)
             python = str(_python_in(temporary))
             progress(f"pip install {' '.join(environment.requirements)}")
-            pip = [sys.executable, "-m", "pip", "--python", python, *_PIP_OPTIONS]
-            _run([*pip, "install", "--only-binary=:all:", *environment.requirements], environment)
-            listed = _run([python, "-I", "-c", _LIST, environment.imports], environment)
+            pip = ["-m", "pip", "--python", python, *_PIP_OPTIONS]
+            pip += ["install", "--only-binary=:all:", *environment.requirements]
+            _run(sys.executable, pip, environment)
+            listed = _run(python, ["-c", _LIST, environment.imports], environment)
             record = {
                 "schema": _SCHEMA,
                 "name": environment.name,
@@ -180,17 +183,9 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
     return record if sound and isinstance(record.get("packages"), dict) else None
 
 
-def _run(command: Sequence[str], environment: Environment) -> str:
+def _run(interpreter: str, arguments: Sequence[str], environment: Environment) -> str:
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PIP_TIMEOUT_S,
-            check=False,
-        )
+        done = run_child(arguments, interpreter=interpreter, timeout_s=_PIP_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise UserError(
             f"making the environment {environment.name} took longer than {_PIP_TIMEOUT_S:g} s",
@@ -201,7 +196,7 @@ def _run(command: Sequence[str], environment: Environment) -> str:
         quoted = "".join(f"\n    | {line}" for line in lines[-_QUOTED_LINES:])
         raise UserError(
             f"the environment {environment.name} cannot be made: "
-            f"{Path(command[0]).name} ended with exit code {done.returncode}{quoted}",
+            f"{Path(interpreter).name} ended with exit code {done.returncode}{quoted}",
             expected=f"{' and '.join(environment.requirements)} as wheels for Python "
             f"{environment.python} on this machine",
         )

@@ -3,7 +3,7 @@
     with open_runner(RunnerSpec("onnxruntime", "model.onnx")) as runner:
         outputs = runner.run({"input": tensor})
 
-The child is in a session of its own: Ctrl-C reaches the parent alone, which then ends it. A child
+Ctrl-C reaches the parent alone, which then ends the child (`deploykit.child_process`). A child
 whose parent is gone sees its pipe close and leaves by itself.
 """
 
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+from deploykit.child_process import kill_child, start_child
 from deploykit.errors import (
     ContractError,
     MissingDependencyError,
@@ -246,32 +247,21 @@ class _ChildRunner(Runner):
         return code
 
     def _kill(self) -> None:
-        if self._process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
-            if sys.platform == "win32":
-                self._process.kill()
-            else:
-                os.killpg(self._process.pid, signal.SIGKILL)
+        kill_child(self._process)
 
 
 def _start_child(definition: RunnerDefinition) -> subprocess.Popen[bytes]:
-    # The child imports from where the parent imports, and from nowhere else: -P keeps the current
-    # folder out, in which a file such as numpy.py may lie beside the user's model.
-    path = [os.getcwd() if entry == "" else entry for entry in sys.path]  # noqa: PTH109 (a str)
-    command = [sys.executable, "-u", "-P", "-m", "deploykit.runners.child"]
+    arguments, interpreter = ["-u", "-m", "deploykit.runners.child"], ""
     if definition.environment is not None:
         folders = json.dumps(_package_folders(definition))
-        script = str(Path(foreign_child.__file__).resolve())
-        command = [str(python_of(definition.environment)), "-u", "-I", script, folders]
-    return subprocess.Popen(
-        command,
+        arguments = ["-u", str(Path(foreign_child.__file__).resolve()), folders]
+        interpreter = str(python_of(definition.environment))
+    return start_child(
+        arguments,
+        interpreter=interpreter,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        bufsize=0,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        start_new_session=True,
     )
 
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploykit.child_process import run_child
 from deploykit.errors import (
     DeploykitError,
     MissingDependencyError,
@@ -110,20 +108,10 @@ def check_tensorflow_source(path: Path, options: LoadOptions) -> None:
 
 
 def _run_exporter(folder: Path, path: Path) -> None:
-    # -P: the current folder may hold a file called like a package. It is imported from only where
-    # the user trusts the model.
-    search = [entry for entry in sys.path if entry]
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", _EXPORTER, str(folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **CHILD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(search)},
-        check=False,
-    )
+    done = run_child(["-m", _EXPORTER, str(folder)], timeout_s=None, variables=CHILD_ENVIRONMENT)
     if done.returncode == 0:
         return
-    lines = done.stderr.decode(errors="replace").splitlines()
+    lines = done.stderr.splitlines()
     quoted = "".join(f"\n    | {line}" for line in lines[-_QUOTED_LINES:])
     ending = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
     raise SourceError(
