@@ -18,13 +18,13 @@ import marshal
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
+from deploykit.child_process import importable_folders, start_child
 from deploykit.errors import MissingDependencyError, UnsupportedModelError, UserError
 from deploykit.graph import native_child
 from deploykit.graph.native_child import DONE, LENGTH_BYTES, NO_MEMORY
@@ -104,7 +104,7 @@ def simplify(model: bytes, arguments: Mapping[str, Any]) -> bytes:
         "interface": _SIMPLIFY_PARAMETERS,
         "arguments": dict(arguments),
         # ONNX Runtime is imported there if constant subgraphs are left: from where we import.
-        "path": [entry for entry in sys.path if entry],
+        "path": importable_folders(),
     }
     try:
         return _CHILD.ask("onnxsim", request, model)
@@ -198,13 +198,12 @@ class _Child:
             self._process, self._owner = None, os.getpid()
         if self._process is None or self._process.poll() is not None:
             self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(native_child.__file__).resolve())],
+            self._process = start_child(
+                ["-S", str(Path(native_child.__file__).resolve())],
+                isolated=True,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._words,
-                bufsize=0,
-                start_new_session=True,
             )
         return self._process
 
