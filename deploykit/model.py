@@ -1,6 +1,7 @@
 """A model at one stage of its way, with all that travels with it.
 
-    source ──> exported ──simplify──> simplified ──fuse──> fused ──policy + table──> quantized
+    source ──> exported ──simplify──> simplified ──fuse──> fused ──policy──> prepared ──table──>
+    quantized
 
 Every stage is a valid ONNX model that ONNX Runtime runs; the graph is an `onnx_ir.Model`, and
 there is no representation of our own. Stages do not share nodes (each is a clone), but they share
@@ -28,6 +29,7 @@ class Stage(Enum):
     EXPORTED = "exported"
     SIMPLIFIED = "simplified"
     FUSED = "fused"
+    PREPARED = "prepared"
     QUANTIZED = "quantized"
 
 

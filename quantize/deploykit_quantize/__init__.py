@@ -2,9 +2,10 @@
 
 policy.py        recipes, rules and policies: the vocabulary
 arithmetic.py    ranges to scales and zero points; weights and biases
-observers.py     statistics to ranges
-derive_range.py  ranges of values that calibration has not seen
+observe/         statistics to ranges
+round/           weights to integers
 scale_groups.py  which values are quantized, and which share a scale
+layer_inputs.py  what layers read, as a stream
 quantizer.py     writes the QDQ graph
 weight_only.py   weights alone
 """

@@ -9,7 +9,8 @@ that makes ``W_dequantized``.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,6 @@ from deploykit.graph.qdq import has_qdq
 from deploykit.graph.read_qdq import (
     BIAS_INPUTS,
     constant_of,
-    is_constant,
     is_structural,
 )
 from deploykit.graph.value_multiple import multiple_of
@@ -32,21 +32,43 @@ from deploykit_quantize.arithmetic import (
     fit_weight_params,
     params_from_range,
     quantize_bias,
-    quantize_weights_to,
     weight_params,
 )
-from deploykit_quantize.derive_range import derive_range
 from deploykit_quantize.float_islands import find_float_islands
-from deploykit_quantize.observers import choose_range
+from deploykit_quantize.observe.choose_range import choose_range
+from deploykit_quantize.observe.derive_range import derive_range
+from deploykit_quantize.observe.read_activations import ReadingActivation
 from deploykit_quantize.policy import Observer, Policy, TensorRule
+from deploykit_quantize.round.base import Rounding
+from deploykit_quantize.round.nearest import Nearest
 from deploykit_quantize.scale_groups import ScalePlan, plan_scales
+from deploykit_quantize.weighted_layer import WeightedLayer, weighted_layer
 from deploykit_quantize.write_qdq import QdqWriter
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _DEFAULT_OBSERVER = Observer()
-_WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_NEAREST = Nearest()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How scales and integers are chosen.
+
+    Attributes:
+        observer: How ranges are chosen from statistics.
+        rounding: How weights become integers.
+        moments: What the rounding needs to know of what layers read: name of a layer's output >
+            second moments (`deploykit_quantize.layer_inputs`).
+        activations: Value name > the activation that alone reads it, where its range is to be
+            chosen by what comes out of that.
+    """
+
+    observer: Observer = _DEFAULT_OBSERVER
+    rounding: Rounding = _NEAREST
+    moments: Mapping[str, Array] = field(default_factory=dict)
+    activations: Mapping[str, ReadingActivation] = field(default_factory=dict)
 
 
 def quantize_model(
@@ -64,6 +86,15 @@ def quantize_model(
         ContractError: the model is quantized already, or the recipe is not static.
         DataError: the table lacks a value, or weights or ranges are not finite.
     """
+    return place_integers(prepare_model(model, policy), policy, table, Placement(observer))
+
+
+def prepare_model(model: Model, policy: Policy) -> Model:
+    """The prepared stage of a fused model: in floats, as a target's integers will compute.
+
+    Raises:
+        ContractError: the model is quantized already.
+    """
     if has_qdq(model.graph):
         raise ContractError(
             f"model '{model.name}' is quantized already",
@@ -72,6 +103,43 @@ def quantize_model(
         )
     graph = model.graph.clone()
     notes = run_passes(graph, policy.rewrites)
+    return model.advanced(graph, Stage.PREPARED, notes)
+
+
+def place_integers(
+    model: Model, policy: Policy, table: CalibrationTable, placement: Placement
+) -> Model:
+    """The quantized stage of a prepared one.
+
+    Args:
+        model: The prepared stage; it is not changed.
+        policy: How the target wants it; its recipe must be static.
+        table: Statistics of the values of the fused stage that it was prepared from.
+        placement: How scales and integers are chosen.
+
+    Raises:
+        ContractError: the recipe is not static.
+        DataError: the table lacks a value, or weights or ranges are not finite.
+    """
+    graph = model.graph.clone()
+    range_of = _ranges(policy, table, placement)
+    findings = Findings("find_float_islands")
+    islands = find_float_islands(graph.graph, policy, range_of, findings)
+    policy = replace(policy, float_nodes=islands)
+    plan = plan_scales(graph.graph, policy, range_of)
+    writer = QdqWriter(graph.graph)
+    constants = _Constants(writer, policy, plan, placement)
+    constants.quantize(graph.graph)
+    _quantize_values(writer, graph.graph, policy, plan)
+    writer.remove_unused()
+    notes = constants.findings.result().notes if placement.rounding != _NEAREST else ()
+    return model.advanced(graph, Stage.QUANTIZED, (*findings.result().notes, *notes))
+
+
+def _ranges(
+    policy: Policy, table: CalibrationTable, placement: Placement
+) -> Callable[[ir.Value], tuple[float, float]]:
+    """What gives the range of a value: the table, or the ranges that it follows from."""
     activations = policy.recipe.activations
     ranges: dict[ir.Value, tuple[float, float]] = {}
 
@@ -80,21 +148,16 @@ def quantize_model(
             name, factor = multiple_of(value)
             seen = table.values.get(name)
             if seen is not None and activations is not None:
-                low, high = choose_range(seen, observer, activations)
+                low, high = choose_range(seen, placement.observer, activations)
+                if name in placement.activations:
+                    reader = placement.activations[name]
+                    low, high = reader.narrow((low, high), seen, activations)
                 ranges[value] = factor * low, factor * high
             else:
                 ranges[value] = derive_range(value, range_of)
         return ranges[value]
 
-    findings = Findings("find_float_islands")
-    islands = find_float_islands(graph.graph, policy, range_of, findings)
-    policy = replace(policy, float_nodes=islands)
-    plan = plan_scales(graph.graph, policy, range_of)
-    writer = QdqWriter(graph.graph)
-    _quantize_constants(writer, graph.graph, policy, plan)
-    _quantize_values(writer, graph.graph, policy, plan)
-    writer.remove_unused()
-    return model.advanced(graph, Stage.QUANTIZED, (*notes, *findings.result().notes))
+    return range_of
 
 
 def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: ScalePlan) -> None:
@@ -123,47 +186,56 @@ def _quantize_values(writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: S
         node.replace_input_with(index, again[name])
 
 
-def _quantize_constants(
-    writer: QdqWriter, graph: ir.Graph, policy: Policy, plan: ScalePlan
-) -> None:
+@dataclass
+class _Constants:
     """Weights, biases and constant operands of the quantized ops."""
-    activations = policy.recipe.activations
-    assert activations is not None
-    for node in list(graph):
-        if not policy.quantizes(node):
-            continue
-        if node.op_type in _WEIGHTED_OPS and _quantize_weights(writer, node, policy, plan):
-            continue
-        for index, value in enumerate(node.inputs):
-            data = constant_of(value)
-            if value is None or data is None or is_structural(node, index):
+
+    writer: QdqWriter
+    policy: Policy
+    plan: ScalePlan
+    placement: Placement
+    findings: Findings = field(default_factory=lambda: Findings("round_weights"))
+
+    def quantize(self, graph: ir.Graph) -> None:
+        activations = self.policy.recipe.activations
+        assert activations is not None
+        for node in list(graph):
+            if not self.policy.quantizes(node):
                 continue
-            params = plan.joined_constants.get((node, index))
-            if params is None:
-                low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 0.0)
-                params = params_from_range(low, high, activations)
-            writer.quantize_constant(node, index, params, params.quantize(data))
+            layer = weighted_layer(node)
+            if layer is not None:
+                self._quantize_weights(layer)
+                continue
+            for index, value in enumerate(node.inputs):
+                data = constant_of(value)
+                if value is None or data is None or is_structural(node, index):
+                    continue
+                params = self.plan.joined_constants.get((node, index))
+                if params is None:
+                    low, high = (float(data.min()), float(data.max())) if data.size else (0.0, 0.0)
+                    params = params_from_range(low, high, activations)
+                self.writer.quantize_constant(node, index, params, params.quantize(data))
 
-
-def _quantize_weights(writer: QdqWriter, node: ir.Node, policy: Policy, plan: ScalePlan) -> bool:
-    """Weights and bias of a Conv, ConvTranspose or Gemm; the second operand of a MatMul."""
-    source = node.inputs[0]
-    weights = constant_of(node.inputs[1])
-    if weights is None or source is None or is_constant(source):
-        return False
-    params = choose_weight_params(
-        node, weights, policy.recipe.weights, group_scales=policy.group_scales
-    )
-    data = plan.values[source]
-    index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
-    bias = constant_of(node.inputs[index]) if index < len(node.inputs) else None
-    bias = None if policy.inputs_only else bias
-    if bias is not None:
-        params = fit_weight_params(bias, data, params)
-        scales = bias_params(data, params, bias.shape)
-        writer.quantize_constant(node, index, scales, quantize_bias(bias, scales))
-    writer.quantize_constant(node, 1, params, quantize_weights_to(params, weights))
-    return True
+    def _quantize_weights(self, layer: WeightedLayer) -> None:
+        """Weights and bias of a Conv, ConvTranspose or Gemm; the second operand of a MatMul."""
+        node, rule = layer.node, self.policy.recipe.weights
+        source = node.inputs[0]
+        assert source is not None
+        params = choose_weight_params(
+            node, layer.weights, rule, group_scales=self.policy.group_scales
+        )
+        data = self.plan.values[source]
+        index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
+        bias = constant_of(node.inputs[index]) if index < len(node.inputs) else None
+        bias = None if self.policy.inputs_only else bias
+        if bias is not None:
+            params = fit_weight_params(bias, data, params)
+            scales = bias_params(data, params, bias.shape)
+            self.writer.quantize_constant(node, index, scales, quantize_bias(bias, scales))
+        moments = self.placement.moments.get(layer.name)
+        rounded = self.placement.rounding.round(layer, params, rule.largest, moments)
+        (self.findings.matched if rounded.changed else self.findings.skipped)(node, rounded.reason)
+        self.writer.quantize_constant(node, 1, params, rounded.integers)
 
 
 def choose_weight_params(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from deploykit.calibration.histogram import RunningStatistics
 from deploykit.calibration.table import ValueStatistics
 from deploykit_quantize.arithmetic import params_from_range
-from deploykit_quantize.observers import choose_range
+from deploykit_quantize.observe.choose_range import choose_range
 from deploykit_quantize.policy import Observer, TensorRule
 
 AFFINE = TensorRule("int8", symmetric=False, per_channel=False)

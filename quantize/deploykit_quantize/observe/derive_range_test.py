@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from deploykit.errors import DataError
 from deploykit.graph.graph_fixtures_test import parse
-from deploykit_quantize.derive_range import Range, derive_range
+from deploykit_quantize.observe.derive_range import Range, derive_range
 from deploykit_quantize.quantize_fixtures_test import run_values
 
 NODES = [

@@ -1,0 +1,95 @@
+"""What the layers of a float graph read over the calibration set, as a stream.
+
+One ONNX Runtime session gives the inputs of all layers for one sample at a time; what is kept of
+them are the second moments of their windows, whose size does not depend on the number of samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deploykit.calibration.data import CalibrationData
+from deploykit.tensors import Array, FloatArray
+from deploykit_quantize.weighted_layer import WeightedLayer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def open_values(graph: ir.Model, names: Sequence[str]) -> Any:
+    """An ONNX Runtime session, on one thread, that gives the named values of a graph.
+
+    Args:
+        graph: Any stage.
+        names: Values that nodes of it make, without repetition.
+    """
+    import onnx_ir as ir
+    import onnxruntime as ort
+    from onnx import TensorProto, helper
+
+    proto = ir.to_proto(graph)
+    known = {output.name for output in proto.graph.output}
+    for name in names:
+        if name not in known:
+            proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    return ort.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def stream_values(
+    graph: ir.Model, names: Sequence[str], data: CalibrationData
+) -> Iterator[dict[str, FloatArray]]:
+    """For each sample in order: the graph's input and the named values, by name."""
+    given = graph.graph.inputs[0].name or ""
+    made = [name for name in dict.fromkeys(names) if name != given]
+    session = open_values(graph, made)
+    for batch in data.batches(1):
+        values = session.run(made, {given: batch}) if made else []
+        yield {given: batch, **dict(zip(made, values, strict=True))}
+
+
+def collect_moments(
+    graph: ir.Model, layers: Sequence[WeightedLayer], data: CalibrationData
+) -> Mapping[str, Array]:
+    """Second moments of what each layer reads.
+
+    Args:
+        graph: The float graph that the layers are nodes of.
+        layers: The layers.
+        data: The calibration set; it is read once.
+
+    Returns:
+        Name of a layer > E[x x^T] over its windows, float32 (groups, n, n).
+    """
+    sums: dict[str, Array] = {}
+    counts = dict.fromkeys((layer.name for layer in layers), 0)
+    for values in stream_values(graph, [layer.source for layer in layers], data):
+        shared: dict[tuple[object, ...], tuple[Array, int]] = {}
+        for layer in layers:
+            key = _key(layer)
+            if key not in shared:
+                windows = layer.windows(values[layer.source])
+                shared[key] = windows @ windows.transpose(0, 2, 1), windows.shape[-1]
+            moments, count = shared[key]
+            sums[layer.name] = sums[layer.name] + moments if layer.name in sums else moments
+            counts[layer.name] += count
+    return {name: total / counts[name] for name, total in sums.items()}
+
+
+def _key(layer: WeightedLayer) -> tuple[object, ...]:
+    """Layers that read the same windows of the same value."""
+    node = layer.node
+    shape = layer.weights.shape[2:] if node.op_type == "Conv" else ()
+    settings = tuple(
+        (name, tuple(node.attributes[name].as_ints()))
+        for name in ("strides", "pads", "dilations")
+        if name in node.attributes
+    )
+    return (node.op_type, layer.source, layer.groups, shape, settings)
