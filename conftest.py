@@ -13,3 +13,20 @@ settings.register_profile("repeatable", derandomize=True)
 def unlimited_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables are as wide as they are: workers of a parallel run have a COLUMNS of their own."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture
+def bugs_are_told() -> None:
+    """For a test of what a bug of ours looks like: see `bugs_are_raised`."""
+
+
+@pytest.fixture(autouse=True)
+def bugs_are_raised(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line's last guard hides no bug from a test: it raises instead of exit code 70."""
+    if "bugs_are_told" in request.fixturenames:
+        return
+
+    def raise_it(error: Exception, show_traceback: bool) -> int:
+        raise error
+
+    monkeypatch.setattr("deploykit.cli.guard.tell_bug", raise_it)

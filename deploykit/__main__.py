@@ -1,13 +1,28 @@
-"""``python -m deploykit``."""
+"""``python -m deploykit``, and the command ``deploykit``."""
 
 import os
+import signal
 import sys
 
 # -m puts the current folder first, in which a file such as numpy.py may lie beside the user's
 # model. It stays where deploykit itself is imported from it.
-if not sys.flags.safe_path and os.path.dirname(os.path.dirname(__file__)) != sys.path[0]:  # noqa: PTH120
+if (
+    __name__ == "__main__"
+    and not sys.flags.safe_path
+    and os.path.dirname(os.path.dirname(__file__)) != sys.path[0]  # noqa: PTH120
+):
     del sys.path[0]
 
-from deploykit.cli import main
 
-sys.exit(main())
+def _leave(*_: object) -> None:
+    os._exit(130)
+
+
+# While the rest is imported nothing has been done: leave without a traceback.
+for _number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(_number, _leave)
+
+from deploykit.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

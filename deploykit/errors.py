@@ -14,8 +14,9 @@
         ├── RunnerCrashError                ... its process died
         └── RunnerTimeoutError              ... it took longer than it was given
 
-Anything else that escapes is a bug of ours and shows its traceback. A user error says what was
-found, what was expected and what to do; `DeploykitError.__init__` takes the three apart.
+Anything else that escapes is a bug of ours: exit 70 and one line (`deploykit.cli.guard`). A user
+error says what was found, what was expected and what to do; `DeploykitError.__init__` takes the
+three apart.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ EXIT_OK = 0
 EXIT_PARITY = 1
 EXIT_USER = 2
 EXIT_UNSUPPORTED = 3
+EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 
 

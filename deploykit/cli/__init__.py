@@ -7,14 +7,14 @@ imports nothing heavy before `run`.
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import deploykit
-from deploykit.errors import EXIT_INTERRUPTED, EXIT_USER, DeploykitError
+from deploykit.cli.guard import guarded
+from deploykit.cli.streams import failure_of_stdout, prepare_streams
+from deploykit.errors import EXIT_USER
 
 #: Subcommand > (module, what it does).
 COMMANDS = {
@@ -35,6 +35,7 @@ exit codes:
   1    parity failed, or a runtime crashed; what was written says so
   2    something given cannot be used; nothing was written
   3    a target cannot carry the model; of several targets, the others are written
+  70   a bug of deploykit; please report it
   130  interrupted; nothing was written
 """
 
@@ -60,6 +61,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        sub.add_argument(
+            "--traceback", action="store_true", help="show where a bug of deploykit came from"
+        )
         if command is None or command == name:
             import_module(module).add_arguments(sub)
     return parser
@@ -68,33 +72,26 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
-    Errors that deploykit raises on purpose end in their message and exit code; any other
-    exception is a bug of ours and shows its traceback.
+    Whatever is raised ends in words on standard error and in an exit code (`deploykit.cli.guard`).
+
+    Args:
+        argv: The arguments; None for those of the process, whose streams and signals it then takes
+            charge of.
     """
+    if argv is None:
+        prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Only the subcommand that is asked for is imported.
-    command = next((a for a in arguments if not a.startswith("-")), "")
-    args = build_parser(command).parse_args(arguments)
-    module = import_module(COMMANDS[args.command][0])
-    # A killed run unwinds like an interrupted one, so that temporary files are removed.
-    previous = signal.signal(signal.SIGTERM, _raise_interrupt)
-    try:
-        code: int = module.run(args)
-        sys.stdout.flush()
-    except DeploykitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted: no result was written; what was there before stays", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away; the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_USER
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    code = guarded(lambda: _run(arguments), show_traceback="--traceback" in arguments)
+    failure = failure_of_stdout()
+    if failure is not None:
+        print(f"error: cannot write to standard output: {failure.strerror}", file=sys.stderr)
+        code = code or EXIT_USER
     return code
 
 
-def _raise_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _run(arguments: list[str]) -> int:
+    # Only the subcommand that is asked for is imported.
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    args = build_parser(command).parse_args(arguments)
+    code: int = import_module(COMMANDS[args.command][0]).run(args)
+    return code

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from deploykit.preprocess import Preprocess
 
 
+#: Beyond these a number on the command line is a slip.
+MOST_THREADS = 256
+MOST_GOLDEN = 10_000
+MOST_SAMPLES = 10_000_000
+LONGEST_S = 7 * 86_400.0
+
+
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """How a model is loaded: `load_source` reads them."""
     parser.add_argument(
@@ -119,9 +126,9 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PRECISION.METRIC=VALUE",
         help="another limit, e.g. int8.max_error_lsb=3 (repeat)",
     )
-    group.add_argument("--threads", type=positive, default=1, help="threads of each runtime")
+    group.add_argument("--threads", type=thread_count, default=1, help="threads of each runtime")
     group.add_argument(
-        "--timeout", type=float, default=120.0, metavar="S", help="time limit of each runtime"
+        "--timeout", type=seconds, default=120.0, metavar="S", help="time limit of each runtime"
     )
     group.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -134,8 +141,42 @@ def terminal_width() -> int | None:
 
 
 def positive(text: str) -> int:
-    """An integer above zero, for argparse."""
+    """An integer above zero, for argparse; so large a one that it must be a slip is refused."""
+    return _bounded(text, MOST_SAMPLES)
+
+
+def thread_count(text: str) -> int:
+    """A number of threads, for argparse."""
+    return _bounded(text, MOST_THREADS)
+
+
+def sample_count(text: str) -> int:
+    """A number of golden inputs, all of which are held in memory, for argparse."""
+    return _bounded(text, MOST_GOLDEN)
+
+
+def seconds(text: str) -> float:
+    """A time limit above zero, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds") from None
+    if not 0 < value <= LONGEST_S:  # NaN is neither
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {LONGEST_S:g} seconds")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed of random numbers, for argparse."""
+    return _bounded(text, 2**32 - 1, least=0)
+
+
+def _bounded(text: str, most: int, *, least: int = 1) -> int:
+    if not (text.strip().lstrip("+-").isdecimal() and len(text) < 20):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no whole number")
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is below {least}")
+    if value > most:
+        raise argparse.ArgumentTypeError(f"{text} is more than {most:,}")
     return value

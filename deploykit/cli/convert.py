@@ -12,6 +12,7 @@ from deploykit.cli.arguments import (
     add_verdict_arguments,
     load_source,
     positive,
+    sample_count,
     terminal_width,
 )
 
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_verdict_arguments(parser)
     parser.add_argument("--no-verify", action="store_true", help="write only, run nothing")
     parser.add_argument("--layers", action="store_true", help="compare value by value")
-    parser.add_argument("--samples", type=positive, default=16, help="number of golden inputs (16)")
+    parser.add_argument(
+        "--samples", type=sample_count, default=16, metavar="N", help="number of golden inputs (16)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deploykit.cli.arguments import positive
+from deploykit.cli.arguments import positive, seconds, thread_count
 from deploykit.errors import EXIT_OK
 
 
@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runner", action="append", default=[], metavar="NAME", help="only this runner (repeat)"
     )
-    parser.add_argument("--threads", type=positive, default=1, help="threads of each runtime")
+    parser.add_argument("--threads", type=thread_count, default=1, help="threads of each runtime")
     parser.add_argument(
-        "--timeout", type=float, default=600.0, metavar="S", help="time limit of each runtime"
+        "--timeout", type=seconds, default=600.0, metavar="S", help="time limit of each runtime"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
 

@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploykit.cli.arguments import add_source_arguments, load_source, positive
+from deploykit.cli.arguments import (
+    add_source_arguments,
+    load_source,
+    positive,
+    seconds,
+    thread_count,
+)
 from deploykit.cli.convert import add_calibration_arguments, parse_observer
 from deploykit.errors import EXIT_OK
 
@@ -49,9 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rounds", type=positive, default=30, metavar="N", help="times are medians of N (30)"
     )
-    group.add_argument("--threads", type=positive, default=1, help="threads of the runtime (1)")
+    group.add_argument("--threads", type=thread_count, default=1, help="threads of the runtime (1)")
     group.add_argument(
-        "--timeout", type=float, default=300.0, metavar="S", help="time limit of the measurement"
+        "--timeout", type=seconds, default=300.0, metavar="S", help="time limit of the measurement"
     )
     add_calibration_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print everything as JSON")

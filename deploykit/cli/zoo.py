@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploykit.cli.arguments import positive, seed
 from deploykit.errors import EXIT_OK, SourceError, UserError
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the checkpoint; with --all a folder, where each is called FAMILY.pt",
     )
     _add_data(train, "folder with the four IDX files")
-    train.add_argument("--epochs", type=int, metavar="N", help="default: the recipe's")
-    train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    train.add_argument("--epochs", type=positive, metavar="N", help="default: the recipe's")
+    train.add_argument("--seed", type=seed, default=0, metavar="N", help="default: 0")
 
     evaluate = commands.add_parser("evaluate", help="measure the top-1 accuracy of a checkpoint")
     evaluate.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")

@@ -93,6 +93,10 @@ def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassNote, ...]:
         missing = one.requires - facts
         if missing:
             raise ValueError(f"pass {one.name} requires {sorted(missing)}, which nothing ensures")
-        notes.extend(one.apply(model).notes)
+        try:
+            notes.extend(one.apply(model).notes)
+        except Exception as error:
+            error.add_note(f"in the pass {one.name}")
+            raise
         facts = (facts - one.breaks) | one.ensures
     return tuple(notes)
