@@ -107,9 +107,9 @@ def test_code_that_swallows_the_interrupt_is_ended() -> None:
     code = (
         "import time\nfrom deploykit.cli.guard import guarded\n"
         "def stubborn():\n"
-        "    print('ready', flush=True)\n"
         "    while True:\n"
         "        try:\n"
+        "            print('ready', flush=True)\n"
         "            time.sleep(60)\n"
         "        except BaseException:\n"
         "            pass\n"
