@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value
+from deploykit.graph.node_fields import FormError, needed_value
 from deploykit.graph.ops import DOMAIN
-from deploykit.graph.reading import constant_scalar, input_at, read_float, read_int, read_string
+from deploykit.graph.reading import (
+    constant_array,
+    constant_scalar,
+    input_at,
+    read_float,
+    read_int,
+    read_string,
+)
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
 
 if TYPE_CHECKING:
@@ -75,7 +82,7 @@ def lower_leaky_relu(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("PRelu")
 def lower_prelu(node: ir.Node, context: LoweringContext) -> None:
     """prelu with one slope a channel; max(x, 0) + slope min(x, 0) for any other shape of slope."""
-    slope = constant_of(needed_value(node, 1))
+    slope = constant_array(needed_value(node, 1))
     if slope is None:
         raise FormError("its slope is computed", "the slope must be a constant")
     shape, x = context.shape(node), context.read(node, 0)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of
-from deploykit.graph.reading import input_at, read_int, read_ints
+from deploykit.graph.node_fields import FormError
+from deploykit.graph.reading import constant_array, input_at, read_int, read_ints
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
 from deploykit_coreml.store_weights import weights_of
 
@@ -32,7 +32,7 @@ def bias_of(node: ir.Node, context: LoweringContext, index: int = 2) -> Array | 
     value = input_at(node, index)
     if value is None:
         return None
-    array = constant_of(value)
+    array = constant_array(value)
     if array is None:
         raise FormError("its bias is computed", "the bias must be a constant")
     return context.constant(array.reshape(-1), value.name or "bias")

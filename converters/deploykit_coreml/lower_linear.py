@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value
-from deploykit.graph.reading import read_float, read_int
+from deploykit.graph.node_fields import FormError, needed_value
+from deploykit.graph.reading import constant_array, read_float, read_int
 from deploykit_coreml.lower_convolution import bias_of
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
 from deploykit_coreml.store_weights import weights_of
@@ -45,7 +45,7 @@ def lower_matmul(node: ir.Node, context: LoweringContext) -> None:
     ranks = [len(context.shape(node, index)) for index in (0, 1)]
     if min(ranks) < 2:
         raise FormError("a product with a vector", "give the vector a second axis")
-    constants = [constant_of(needed_value(node, index)) is not None for index in (0, 1)]
+    constants = [constant_array(needed_value(node, index)) is not None for index in (0, 1)]
     if all(constants):
         raise FormError("a product of two constants", "it should have been folded")
     if constants[1] and ranks[1] == 2 and ranks[0] <= _LINEAR_RANK:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deploykit.graph.node_fields import FormError, constant_ints, constant_of, needed_value
-from deploykit.graph.reading import constant_scalar, input_at, read_int, read_ints, read_string
+from deploykit.graph.node_fields import FormError, constant_ints, needed_value
+from deploykit.graph.reading import (
+    constant_array,
+    constant_scalar,
+    input_at,
+    read_int,
+    read_ints,
+    read_string,
+)
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
 
 if TYPE_CHECKING:
@@ -120,8 +127,8 @@ def lower_pad(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("Gather")
 def lower_gather(node: ir.Node, context: LoweringContext) -> None:
     """slice_by_index where the indices are a run, gather otherwise."""
-    indices = constant_of(needed_value(node, 1))
-    if indices is None or constant_of(needed_value(node, 0)) is not None:
+    indices = constant_array(needed_value(node, 1))
+    if indices is None or constant_array(needed_value(node, 0)) is not None:
         raise FormError("computed indices, or a table of constants", "indices must be constants")
     shape, x = context.shape(node), context.read(node, 0)
     axis = read_int(node, "axis", 0) % len(shape)

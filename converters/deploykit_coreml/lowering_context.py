@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value, shape_of
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
 from deploykit.graph.ops import DOMAIN
+from deploykit.graph.reading import constant_array
 from deploykit.lowering import LoweringTable
 from deploykit.tensors import Array, QuantParams
 
@@ -146,7 +147,7 @@ class LoweringContext:
             FormError: the input is missing.
         """
         value = needed_value(node, index)
-        array = constant_of(value)
+        array = constant_array(value)
         if array is not None:
             return self.constant(array, value.name or "")
         return self.variables[value.name or ""]

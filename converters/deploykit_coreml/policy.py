@@ -9,30 +9,20 @@ its result is rounded where the next convolution reads it, and nowhere else.
 
 from __future__ import annotations
 
+from deploykit.graph.ops import CLAMPS, JOINING_OPS, REDUCTIONS, SELECTING_OPS, WEIGHTED_OPS
 from deploykit.model import Precision
 from deploykit_quantize.policy import Policy, Recipe
 
-#: The result has the scale of what was read: values are moved, or one of them is picked.
-SAME_SCALE_OPS = frozenset(
-    {
-        "ChannelShuffle",
-        "Expand",
-        "Gather",
-        "MaxPool",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Transpose",
-    }
-)
+#: The result has the scale of what was read: values are moved, or one of them is picked. A maximum
+#: over a whole map is not among Core ML's integer ops.
+SAME_SCALE_OPS = SELECTING_OPS - REDUCTIONS
 
 #: All operands and results have one scale, so that joining them moves integers only.
-JOINED_SCALE_OPS = frozenset({"Concat", "ConcatShuffleSplit"})
+JOINED_SCALE_OPS = JOINING_OPS
 
-#: Operands and results each have a scale of their own.
-ANY_SCALE_OPS = frozenset(
-    {"Add", "AveragePool", "Clip", "Conv", "ConvTranspose", "Gemm", "MatMul", "ReduceMean", "Relu"}
-)
+#: Operands and results each have a scale of their own: layers, additions, pools and clamps. What
+#: multiplies, subtracts or divides activations stays in floats.
+ANY_SCALE_OPS = WEIGHTED_OPS | CLAMPS | {"Add", "AveragePool", "ReduceMean"}
 
 STATIC_INT8 = Policy(
     recipe=Recipe.parse("static_wi8_ai8"),

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value
+from deploykit.graph.node_fields import FormError, needed_value
+from deploykit.graph.reading import constant_array
 from deploykit.tensors import Array, QuantParams
 from deploykit_coreml.fit_palette import fit_palette, nearest, pack_indices
 from deploykit_coreml.lowering_context import LoweringContext
@@ -54,7 +55,7 @@ def weights_of(
         if params.axis is not None and params.axis != channel_axis:
             raise FormError(f"its weights have a scale for each index of axis {params.axis}")
         return affine_weights(context, name, arrange(integers), params, axis)
-    array = constant_of(value)
+    array = constant_array(value)
     if array is None:
         raise FormError("its weights are computed", "weights must be constants")
     if context.compress and array.size >= context.small_weights:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value, shape_of
-from deploykit.graph.reading import constant_scalar
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
+from deploykit.graph.reading import constant_array, constant_scalar
 from deploykit.tensors import Array
 from deploykit_ncnn.blob_axes import Shape, blob_shape, length_params, ranked
 from deploykit_ncnn.layer_graph import Param
@@ -35,7 +35,7 @@ def lower_binary(node: ir.Node, context: LoweringContext) -> None:
     if len(node.inputs) != 2:
         raise FormError(f"{len(node.inputs)} operands", "it is not in canonical form")
     values = [needed_value(node, index) for index in (0, 1)]
-    numbers = [constant_scalar(v) if constant_of(v) is not None else None for v in values]
+    numbers = [constant_scalar(v) if constant_array(v) is not None else None for v in values]
     context.output_shape(node)
     code = _OPS[node.op_type]
     for index, number in enumerate(numbers):
@@ -66,7 +66,7 @@ def _operand(node: ir.Node, context: LoweringContext, index: int, rank: int) -> 
     value = needed_value(node, index)
     shape = shape_of(value)
     wanted = blob_shape(ranked(shape, rank), f"'{value.name}'")
-    array = constant_of(value)
+    array = constant_array(value)
     if array is not None:
         return context.memory(value.name or "constant", np.asarray(array, np.float32), wanted)
     if value in context.vectors and _is_map_of(context, needed_value(node, 1 - index), shape[1]):

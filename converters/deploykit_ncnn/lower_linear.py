@@ -6,13 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import (
-    FormError,
-    constant_of,
-    needed_constant,
-    needed_value,
-    shape_of,
-)
+from deploykit.graph.node_fields import FormError, needed_constant, needed_value, shape_of
+from deploykit.graph.reading import constant_array
 from deploykit_ncnn.lower_convolution import bias_of, emit_product
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
 
@@ -40,7 +35,7 @@ def lower_gemm(node: ir.Node, context: LoweringContext) -> None:
 def lower_matmul(node: ir.Node, context: LoweringContext) -> None:
     """MatMul; InnerProduct of the rows of a matrix where the second operand is one constant."""
     left, right = needed_value(node, 0), needed_value(node, 1)
-    weights = constant_of(right)
+    weights = constant_array(right)
     if weights is not None and weights.ndim == 2 and len(context.shape(node)) == 2:
         emit_product(node, context, context.read(node, 0), weights.T, None)
         return

@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING
 from deploykit.graph.node_fields import (
     FormError,
     constant_ints,
-    constant_of,
     needed_constant,
     needed_value,
     shape_of,
 )
-from deploykit.graph.reading import constant_scalar, input_at, read_int, read_ints, read_string
+from deploykit.graph.reading import (
+    constant_array,
+    constant_scalar,
+    input_at,
+    read_int,
+    read_ints,
+    read_string,
+)
 from deploykit_ncnn.blob_axes import Shape, blob_axis, blob_shape, length_params, permute_order
 from deploykit_ncnn.layer_graph import Param
 from deploykit_ncnn.lower_pooling import pool_params
@@ -168,7 +174,7 @@ def _fill(node: ir.Node) -> float:
 @TABLE.register("Gather")
 def lower_gather(node: ir.Node, context: LoweringContext) -> None:
     """Crop of each run of indices, and a Concat of them."""
-    if constant_of(needed_value(node, 0)) is not None:
+    if constant_array(needed_value(node, 0)) is not None:
         raise FormError("a table of constants", "ncnn's lookup layer takes integers of the app")
     indices = needed_constant(node, 1, "indices")
     shape, axis = context.shape(node), context.axis(node, read_int(node, "axis", 0))

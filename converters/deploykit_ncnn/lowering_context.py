@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import constant_of, needed_value, shape_of
+from deploykit.graph.node_fields import needed_value, shape_of
 from deploykit.graph.provenance import module_path
+from deploykit.graph.reading import constant_array
 from deploykit.lowering import LoweringTable
 from deploykit.tensors import Array
 from deploykit_ncnn.blob_axes import Shape, blob_axis, blob_shape, length_params
@@ -55,7 +56,7 @@ class LoweringContext:
     def read(self, node: ir.Node, index: int = 0) -> str:
         """The blob of an operand; a constant one becomes a ``MemoryData`` layer."""
         value = needed_value(node, index)
-        array = constant_of(value)
+        array = constant_array(value)
         if array is not None:
             shape = blob_shape(shape_of(value), f"the constant '{value.name}'")
             return self.memory(value.name or "constant", array, shape)

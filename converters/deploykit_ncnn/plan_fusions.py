@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from deploykit.graph.op_facts import NO_BOUND, Interval, clamp_of
+from deploykit.graph.ops import LINEAR_OPS
 from deploykit.graph.read_qdq import is_quantize
-from deploykit.graph.reading import constant_scalar, input_at, is_op, only_reader, read_float
+from deploykit.graph.reading import is_op, only_reader, read_float
 from deploykit.tensors import QuantParams
 from deploykit_ncnn.layer_graph import Param
 from deploykit_ncnn.quantized_inputs import QuantizedInputs
@@ -24,11 +26,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Activation = tuple[int, tuple[float, ...]]
-
-#: Beyond it, a bound is how exporters write "no bound".
-NO_BOUND = 3.0e38
-
-_FUSING_OPS = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def plan_fusions(
     activations: dict[ir.Node, ir.Node] = {}
     requantized: dict[ir.Node, QuantParams] = {}
     for node in graph:
-        if node.domain or node.op_type not in _FUSING_OPS:
+        if node.domain or node.op_type not in LINEAR_OPS:
             continue
         reader = only_reader(node.outputs[0])
         if reader is not None and fused_activation(reader) is not None:
@@ -93,16 +90,13 @@ def fused_activation(node: ir.Node) -> Activation | None:
     return None
 
 
-def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
-    """Constant bounds of a Clip, each at most `NO_BOUND`; None if one is computed."""
-    found = []
-    for index, open_ in ((1, -NO_BOUND), (2, NO_BOUND)):
-        value = input_at(node, index)
-        bound = open_ if value is None else constant_scalar(value)
-        if bound is None:
-            return None
-        found.append(max(-NO_BOUND, min(NO_BOUND, bound)))
-    return found[0], found[1]
+def clip_bounds(node: ir.Node) -> Interval | None:
+    """What a Clip clamps to, as ncnn writes it: an open end is `NO_BOUND`; None if computed."""
+    bounds = clamp_of(node)
+    if bounds is None:
+        return None
+    low, high = (max(-NO_BOUND, min(NO_BOUND, bound)) for bound in bounds)
+    return low, high
 
 
 def activation_params(activation: Activation | None) -> dict[int, Param]:

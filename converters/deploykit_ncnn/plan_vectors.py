@@ -17,16 +17,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploykit.graph.ops import DOMAIN
+from deploykit.graph.ops import DOMAIN, UNARY_OPS
 from deploykit.graph.reading import constant_ints, input_at, is_op, read_int, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_ACTIVATIONS = (
-    *("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Gelu"),
-    *("Exp", "Sqrt", "Abs", "Neg"),
-)
 
 
 def plan_vectors(graph: ir.Graph) -> frozenset[ir.Value]:
@@ -84,7 +79,7 @@ def _is_whole_map(node: ir.Node) -> bool:
 
 
 def _is_activation(node: ir.Node) -> bool:
-    return is_op(node, *_ACTIVATIONS) or is_op(node, "Silu", domain=DOMAIN)
+    return is_op(node, *UNARY_OPS) or is_op(node, "Silu", domain=DOMAIN)
 
 
 def _flattens(node: ir.Node) -> bool:

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.errors import ContractError
-from deploykit.graph.read_qdq import constant_of, is_dequantize, is_quantize, read_params
+from deploykit.graph.ops import LINEAR_OPS
+from deploykit.graph.read_qdq import is_dequantize, is_quantize, read_params
+from deploykit.graph.reading import constant_array
 from deploykit.tensors import Array, FloatArray, QuantParams
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-QUANTIZED_OPS = frozenset({"Conv", "Gemm"})
+#: Convolution, ConvolutionDepthWise and InnerProduct have integer kernels, Deconvolution has none.
+QUANTIZED_OPS = LINEAR_OPS - {"ConvTranspose"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def _read_layer(node: ir.Node) -> QuantizedLayer:
     integers = dequantize.inputs[0]
     quantize = integers.producer() if integers is not None else None
     source = quantize.inputs[0] if quantize is not None else None
-    held = constant_of(weights.inputs[0])
+    held = constant_array(weights.inputs[0])
     if quantize is None or source is None or not is_quantize(quantize) or held is None:
         raise _other_form(node)
     data, weight_params = read_params(dequantize), read_params(weights)

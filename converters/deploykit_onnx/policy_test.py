@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploykit.graph.ops import CANONICAL_OPS
-from deploykit.graph.read_qdq import constant_of
+from deploykit.graph.reading import constant_array
 from deploykit.model import Model, Precision
 from deploykit_onnx.options import WriteOptions
 from deploykit_onnx.policy import ANY_SCALE_OPS, SAME_SCALE_OPS, policy_of
@@ -23,7 +23,7 @@ def quantized(**options: str) -> Model:
 
 def weights_of(model: Model) -> list[np.ndarray]:
     """The int8 constants, as whole numbers."""
-    found = [constant_of(v) for v in model.graph.graph.initializers.values()]
+    found = [constant_array(v) for v in model.graph.graph.initializers.values()]
     return [a.astype(int) for a in found if a is not None and a.dtype == np.int8 and a.ndim > 1]
 
 

@@ -203,11 +203,12 @@ def _may_saturate(graph: ir.Model, specs: Mapping[str, TensorSpec]) -> bool:
     """Whether uint8 activations meet int8 weights that are large enough."""
     import numpy as np
 
-    from deploykit.graph.read_qdq import constant_of, is_dequantize
+    from deploykit.graph.read_qdq import is_dequantize
+    from deploykit.graph.reading import constant_array
 
     if not any(s.quantization and s.quantization.dtype == "uint8" for s in specs.values()):
         return False
-    weights = [constant_of(node.inputs[0]) for node in graph.graph if is_dequantize(node)]
+    weights = [constant_array(node.inputs[0]) for node in graph.graph if is_dequantize(node)]
     return any(
         w is not None
         and w.dtype == np.int8

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor, set_input
-from deploykit.graph.node_fields import constant_of, shape_of
+from deploykit.graph.node_fields import shape_of
+from deploykit.graph.op_facts import Channels, op_types
+from deploykit.graph.reading import constant_array
 from deploykit.graph.value_multiple import multiple_of, set_multiple
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LAYERS = frozenset({"Conv", "Gemm"})
+_LAYERS = op_types(lambda op: op.channels is Channels.ABSORBS)
 _HOMOGENEOUS = frozenset({"ReduceMean", "ReduceMax", "MaxPool", "AveragePool", "Reshape", "Relu"})
 
 
@@ -50,7 +52,7 @@ def find_factor_readers(value: ir.Value) -> FactorReaders:
             found.reason = f"'{one.name}' is an output of the graph"
         for use in one.uses():
             node, index = use.node, use.idx
-            weights = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+            weights = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
             if node.domain:
                 found.reason = f"{node.op_type} reads '{one.name}'"
             elif node.op_type in _LAYERS and index == 0 and weights is not None:
@@ -90,7 +92,7 @@ def leave_factor(
         set_multiple(one, name, before / factor)
         one.name = f"{name}.multiple"
     for node in readers.layers:
-        weights = constant_of(node.inputs[1])
+        weights = constant_array(node.inputs[1])
         assert weights is not None
         scaled = (weights.astype(np.float64) * factor).astype(weights.dtype)
         old = node.inputs[1]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value
+from deploykit.graph.node_fields import FormError, needed_value
+from deploykit.graph.op_facts import clamp_of
 from deploykit.graph.ops import DOMAIN
-from deploykit.graph.reading import read_float, read_int, read_string
+from deploykit.graph.reading import constant_array, read_float, read_int, read_string
 from deploykit.tensors import QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
-from deploykit_tflite.plan_fusions import clamp_bounds
 from deploykit_tflite.tflite_graph import ACTIVATION_NONE, ACTIVATION_RELU6
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ TANH_OUTPUT = QuantParams((1 / 128,), (0,), "int8")
 @TABLE.register("Relu", "Clip")
 def lower_clamp(node: ir.Node, context: LoweringContext) -> None:
     """RELU, RELU6, RELU_N1_TO_1, or MINIMUM and MAXIMUM."""
-    bounds = clamp_bounds(node)
+    bounds = clamp_of(node)
     if bounds is None:
         raise FormError("its bounds are computed", "bounds must be constants")
     if bounds == (-np.inf, np.inf):
@@ -53,7 +53,7 @@ def lower_leaky_relu(node: ir.Node, context: LoweringContext) -> None:
 def lower_prelu(node: ir.Node, context: LoweringContext) -> None:
     """PRELU; the slope stands on the last axis, where the channels are."""
     value = needed_value(node, 1)
-    slope = constant_of(value)
+    slope = constant_array(value)
     if slope is None:
         raise FormError("its slope is computed", "the slope must be a constant")
     rank = len(context.output_shape(node))

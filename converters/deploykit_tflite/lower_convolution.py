@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploykit.graph.node_fields import FormError, is_constant, needed_value, shape_of
-from deploykit.graph.reading import input_at, read_int, read_ints
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
+from deploykit.graph.reading import input_at, is_constant, read_int, read_ints
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
 from deploykit_tflite.store_weights import Hybrid, add_bias, add_weights

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from deploykit.graph.node_fields import FormError, is_constant, needed_value, scalar_of
+from deploykit.graph.node_fields import FormError, needed_value
+from deploykit.graph.reading import constant_scalar, is_constant
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
@@ -94,7 +95,7 @@ def lower_extremum(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("Pow")
 def lower_pow(node: ir.Node, context: LoweringContext) -> None:
     """SQRT and RSQRT where they do; otherwise POW."""
-    exponent = scalar_of(needed_value(node, 1))
+    exponent = constant_scalar(needed_value(node, 1))
     if exponent in (0.5, -0.5):
         code = "SQRT" if exponent == 0.5 else "RSQRT"
         context.emit(code, (context.input(node),), (context.output(node),))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploykit.graph.node_fields import FormError, is_constant, needed_value
-from deploykit.graph.reading import input_at, read_float, read_int
+from deploykit.graph.node_fields import FormError, needed_value
+from deploykit.graph.reading import input_at, is_constant, read_float, read_int
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
 from deploykit_tflite.store_weights import Hybrid, add_bias, add_weights

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.graph.node_fields import FormError, constant_ints, needed_ints, needed_value
+from deploykit.graph.op_facts import ANYTHING, interval
 from deploykit.graph.reading import read_int, read_ints
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.lower_convolution import Padding, choose_padding, pad_picture
 from deploykit_tflite.lowering_context import TABLE, LoweringContext, constant_params
-from deploykit_tflite.plan_fusions import clamp_bounds
 from deploykit_tflite.tflite_graph import ACTIVATION_NONE, PADDING_SAME
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_NEVER_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp"})
 
 
 def _padding(node: ir.Node, context: LoweringContext) -> Padding:
@@ -83,10 +81,8 @@ def lower_max_pool(node: ir.Node, context: LoweringContext) -> None:
 
 def _never_negative(node: ir.Node) -> bool:
     producer = needed_value(node, 0).producer()
-    if producer is None or producer.domain:
-        return False
-    bounds = clamp_bounds(producer)
-    return producer.op_type in _NEVER_NEGATIVE or (bounds is not None and bounds[0] >= 0)
+    bounds = None if producer is None else interval(producer, lambda _: ANYTHING)
+    return bounds is not None and bounds[0] >= 0.0
 
 
 def _pad_with_lowest(context: LoweringContext, source: int, pads: tuple[int, ...]) -> int:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import (
-    FormError,
-    constant_ints,
-    constant_of,
-    needed_int,
-    needed_value,
-    scalar_of,
+from deploykit.graph.node_fields import FormError, constant_ints, needed_int, needed_value
+from deploykit.graph.reading import (
+    constant_array,
+    constant_scalar,
+    input_at,
+    read_int,
+    read_ints,
+    read_string,
 )
-from deploykit.graph.reading import input_at, read_int, read_ints, read_string
 from deploykit_tflite import layout
 from deploykit_tflite.lower_elementwise import broadcast_operand
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
@@ -218,7 +218,7 @@ def lower_pad(node: ir.Node, context: LoweringContext) -> None:
         context.emit("MIRROR_PAD", (source, operand), (target,), "MirrorPadOptions", mode=0)
         return
     fill_value = input_at(node, 2)
-    fill = 0.0 if fill_value is None else scalar_of(fill_value)
+    fill = 0.0 if fill_value is None else constant_scalar(fill_value)
     if fill is None:
         raise FormError("a fill value that is computed", "it must be a constant")
     if fill == 0.0:
@@ -264,8 +264,8 @@ def _emit_gather(
 @TABLE.register("Gather")
 def lower_gather(node: ir.Node, context: LoweringContext) -> None:
     """SLICE where the indices are a run, STRIDED_SLICE's work left to GATHER otherwise."""
-    indices = constant_of(needed_value(node, 1))
-    if indices is None or constant_of(needed_value(node, 0)) is not None:
+    indices = constant_array(needed_value(node, 1))
+    if indices is None or constant_array(needed_value(node, 0)) is not None:
         raise FormError("computed indices, or a table of constants", "indices must be constants")
     shape = context.shape(node)
     rank = len(shape)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, is_constant, needed_value, shape_of
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
+from deploykit.graph.reading import constant_array, is_constant
 from deploykit.lowering import LoweringTable
 from deploykit.model import Precision
 from deploykit.tensors import Array, QuantParams
@@ -166,7 +167,7 @@ class LoweringContext:
             own = self.params.get(name)
             if own is not None and params in (None, own) and not own.per_channel:
                 return self.graph.add_constant(name, arranged(self.integers[name]), own)
-        reals = constant_of(value)
+        reals = constant_array(value)
         if reals is None:
             raise FormError(f"'{name}' is computed, not constant")
         array = arranged(reals).astype(np.float32, copy=False)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import scalar_of, shape_of
+from deploykit.graph.node_fields import shape_of
+from deploykit.graph.op_facts import Interval, clamp_of
+from deploykit.graph.ops import STORED_CLAMPED
 from deploykit.tensors import QuantParams
 from deploykit_tflite import layout
 from deploykit_tflite.tflite_graph import (
@@ -28,12 +30,8 @@ from deploykit_tflite.tflite_graph import (
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Bounds = tuple[float, float]
+Bounds = Interval
 
-#: Ops whose lowering ends with an operator that can clamp.
-CLAMPING_OPS = frozenset({"Conv", "Gemm", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool"})
-
-_INFINITE = 3.0e38
 _BOUNDS: dict[Bounds, int] = {
     (0.0, np.inf): ACTIVATION_RELU,
     (0.0, 6.0): ACTIVATION_RELU6,
@@ -55,27 +53,6 @@ class FusionPlan:
     fused: Mapping[ir.Node, tuple[ir.Node, Bounds]] = field(default_factory=dict)
     absorbed: frozenset[ir.Node] = frozenset()
     kept_nhwc: frozenset[ir.Node] = frozenset()
-
-
-def clamp_bounds(node: ir.Node) -> Bounds | None:
-    """Bounds of a Relu or a Clip with constant bounds; None for any other node."""
-    if node.domain:
-        return None
-    if node.op_type == "Relu":
-        return 0.0, np.inf
-    if node.op_type != "Clip":
-        return None
-    bounds = [-np.inf, np.inf]
-    for i in (0, 1):
-        value = node.inputs[i + 1] if len(node.inputs) > i + 1 else None
-        if value is not None:
-            constant = scalar_of(value)
-            if constant is None:
-                return None
-            bounds[i] = constant
-    low = -np.inf if bounds[0] <= -_INFINITE else bounds[0]
-    high = np.inf if bounds[1] >= _INFINITE else bounds[1]
-    return low, high
 
 
 def activation_of(bounds: Bounds, params: QuantParams | None) -> int | None:
@@ -115,7 +92,7 @@ def plan_fusions(
     """
     fused: dict[ir.Node, tuple[ir.Node, Bounds]] = {}
     for node in graph:
-        bounds = clamp_bounds(node)
+        bounds = clamp_of(node)
         value = node.inputs[0] if bounds is not None else None
         producer = value.producer() if value is not None else None
         if bounds is None or value is None or producer is None or producer.domain:
@@ -126,7 +103,7 @@ def plan_fusions(
         after = params.get(node.outputs[0].name or "")
         if before is None and runs_in_integers(node):
             fused[producer] = (node, bounds)
-        elif producer.op_type not in CLAMPING_OPS or (before is not None and before != after):
+        elif producer.op_type not in STORED_CLAMPED or (before is not None and before != after):
             continue  # on two grids it is rounded twice: fusing would skip the first
         elif activation_of(bounds, after) is not None:
             fused[producer] = (node, bounds)

@@ -8,6 +8,7 @@ Efficient Integer-Arithmetic-Only Inference", 2018.)
 
 from __future__ import annotations
 
+from deploykit.graph.ops import CLAMPS, JOINING_OPS, SELECTING_OPS, WEIGHTED_OPS
 from deploykit.model import Precision
 from deploykit.passes.absorb_channel_permutations import AbsorbChannelPermutations
 from deploykit.passes.base import Pass
@@ -20,44 +21,17 @@ from deploykit_tflite.rewrite_hard_swish import RewriteHardSwish
 from deploykit_tflite.rewrite_max_pool import RewriteMaxPool
 from deploykit_tflite.rewrite_silu import RewriteSilu
 
-#: The operator copies, moves or compares integers: output and input have one scale.
-SAME_SCALE_OPS = frozenset(
-    {
-        "AveragePool",
-        "ChannelShuffle",
-        "Expand",
-        "Gather",
-        "MaxPool",
-        "Pad",
-        "ReduceMax",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "Split",
-        "Transpose",
-    }
-)
+#: The operator copies, moves or compares integers: output and input have one scale. By the format's
+#: specification so do those of a mean over windows, a padded and a resized map.
+SAME_SCALE_OPS = SELECTING_OPS | {"AveragePool", "Pad", "Resize"}
 
-#: The operator reads several inputs as if they had one scale, that of its output.
-JOINED_SCALE_OPS = frozenset({"Concat", "ConcatShuffleSplit", "Max", "Min"})
+#: The operator reads several inputs as if they had one scale, that of its output. So do MAXIMUM
+#: and MINIMUM, which compare their integers.
+JOINED_SCALE_OPS = JOINING_OPS | {"Max", "Min"}
 
-#: The operator's integer kernel takes any scales.
-ANY_SCALE_OPS = frozenset(
-    {
-        "Add",
-        "Clip",
-        "Conv",
-        "ConvTranspose",
-        "Gemm",
-        "LeakyRelu",
-        "MatMul",
-        "Mul",
-        "PRelu",
-        "ReduceMean",
-        "ReduceSum",
-        "Relu",
-        "Sub",
-    }
+#: The operator's integer kernel takes any scales. DIV and POW have none in integers.
+ANY_SCALE_OPS = (
+    WEIGHTED_OPS | CLAMPS | {"Add", "LeakyRelu", "Mul", "PRelu", "ReduceMean", "ReduceSum", "Sub"}
 )
 
 #: Output scales that the specification fixes.

@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor, set_inputs
-from deploykit.graph.node_fields import constant_of, needed_value, shape_of
-from deploykit.graph.reading import read_float, read_int
+from deploykit.graph.node_fields import needed_value, shape_of
+from deploykit.graph.ops import LINEAR_OPS
+from deploykit.graph.reading import constant_array, read_float, read_int
 from deploykit.passes.base import Findings, Pass, PassResult
 from deploykit_tflite.absorb_factor import find_factor_readers, leave_factor
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LINEAR = frozenset({"Conv", "Gemm"})
+#: A transposed convolution before a gate is in no network that we know.
+_LINEAR = LINEAR_OPS - {"ConvTranspose"}
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ class RewriteHardSigmoid(Pass):
         factor = top * alpha
         if abs(factor - 1) < 1e-6:
             factor = 1.0  # alpha is 1/6 in float32: do not round every weight for that
-        weights, bias = constant_of(producer.inputs[1]), None
+        weights, bias = constant_array(producer.inputs[1]), None
         assert weights is not None
         if len(producer.inputs) > 2:
-            bias = constant_of(producer.inputs[2])
+            bias = constant_array(producer.inputs[2])
         transposed = producer.op_type == "Conv" or read_int(producer, "transB", 0) == 1
         units = weights.shape[0 if transposed else 1]
         offset = np.zeros(units, np.float64) if bias is None else bias.astype(np.float64)
@@ -119,7 +121,7 @@ def _linear_producer(node: ir.Node) -> tuple[ir.Node | None, str]:
     if x.is_graph_output() or len(x.uses()) != 1:
         return None, f"'{x.name}' has other readers"
     constants = [v for v in producer.inputs[1:] if v is not None]
-    if any(constant_of(v) is None for v in constants):
+    if any(constant_array(v) is None for v in constants):
         return None, "the weights or the bias before it are computed"
     return producer, ""
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.graph.editing import GraphEditor, set_attributes
+from deploykit.graph.op_facts import clamp_of
 from deploykit.graph.reading import is_op, known_shape, producer_of, read_ints, why_not_private
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit.passes.value_bounds import clamp_of
 from deploykit_tflite.lower_convolution import choose_padding
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of, needed_value, shape_of
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
+from deploykit.graph.reading import constant_array
 from deploykit.model import Precision
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
@@ -77,7 +78,7 @@ def add_weights(
     shape = shape_of(value)
 
     def read() -> Array:
-        array = constant_of(value)
+        array = constant_array(value)
         if array is None:
             raise FormError(f"its weights '{name}' are computed", "weights must be constants")
         return arranged(array.astype(np.float32, copy=False))
@@ -144,7 +145,7 @@ def add_bias(context: LoweringContext, node: ir.Node, value: ir.Value | None, le
     Zeros rather than an operand left out: old kernels and delegates want all three operands.
     """
     name = value.name or "bias" if value is not None else "no_bias"
-    reals = constant_of(value)
+    reals = constant_array(value)
     if value is not None and reals is None:
         raise FormError(f"its bias '{name}' is computed", "a bias must be a constant")
     if not context.integer:

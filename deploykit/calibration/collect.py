@@ -15,7 +15,8 @@ from deploykit.calibration.data import CalibrationData
 from deploykit.calibration.histogram import RunningStatistics
 from deploykit.calibration.table import CalibrationTable
 from deploykit.errors import DataError
-from deploykit.graph.read_qdq import is_constant, is_float
+from deploykit.graph.read_qdq import is_float
+from deploykit.graph.reading import is_constant
 from deploykit.model import Model
 
 if TYPE_CHECKING:

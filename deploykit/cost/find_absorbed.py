@@ -11,39 +11,24 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from deploykit.graph.reading import constant_scalar, input_at, is_op, why_not_private
+from deploykit.graph.op_facts import clamp_of
+from deploykit.graph.ops import STORED_CLAMPED
+from deploykit.graph.reading import is_op, why_not_private
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Ops whose kernels end with a clamp.
-CLAMPING_OPS = ("Conv", "Gemm", "Add", "Sub", "Mul", "Div", "MaxPool", "AveragePool")
-
 _BOUNDS = frozenset({(0.0, math.inf), (0.0, 6.0), (-1.0, 1.0)})
-_INFINITE = 3.0e38
 
 
 def find_absorbed(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
     """Producer > the clamp that it absorbs, in the order of the graph."""
     absorbed = {}
     for node in graph:
-        if _bounds_of(node) not in _BOUNDS or node.inputs[0] is None:
+        if clamp_of(node) not in _BOUNDS or node.inputs[0] is None:
             continue
         value = node.inputs[0]
         producer = value.producer()
-        if is_op(producer, *CLAMPING_OPS) and producer is not None and not why_not_private(value):
+        if is_op(producer, *STORED_CLAMPED) and producer is not None and not why_not_private(value):
             absorbed[producer] = node
     return absorbed
-
-
-def _bounds_of(node: ir.Node) -> tuple[float, float] | None:
-    if is_op(node, "Relu"):
-        return (0.0, math.inf)
-    if not is_op(node, "Clip"):
-        return None
-    low = constant_scalar(input_at(node, 1))
-    high = constant_scalar(input_at(node, 2))
-    return (
-        -math.inf if low is None or low <= -_INFINITE else low,
-        math.inf if high is None or high >= _INFINITE else high,
-    )

@@ -6,7 +6,7 @@ Conventions, the same for every op:
   alone; what the papers of compact networks print as "mult-adds", "multiply-adds" or, in
   ShuffleNet's, "FLOPs". Taps that fall on padding count; a bias does not.
 - ``flops``: every arithmetic operation: 2 a mult-add, 1 an added bias element, and for all other
-  ops the operations of their definition (`deploykit.graph.ops.CanonicalOp.cost`).
+  ops the operations of their definition (`deploykit.graph.op_facts.Op.cost`).
 - Elements read and written: all of every input and output, once, as in the memory-access cost of
   Ma et al. 2018 (ShuffleNet V2); a cache larger than that is not assumed, nor is a smaller one.
 
@@ -32,7 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploykit.graph.ops import CANONICAL_OPS
+from deploykit.graph.op_facts import facts_of
 from deploykit.graph.reading import (
     input_at,
     is_constant,
@@ -68,36 +68,20 @@ class NodeCount:
 
 Formula = Callable[["ir.Node", int], NodeCount]
 
-#: Ops that stand in a graph before fusion, and that no target sees.
-BEFORE_FUSION: dict[tuple[str, str], str] = {
-    ("", "BatchNormalization"): "elementwise 2",  # scale and shift, the statistics folded
-    ("", "Identity"): "view",
-    ("", "Dropout"): "view",
-    ("", "Cast"): "move",
-    ("", "Erf"): "elementwise 1",
-    ("", "QuantizeLinear"): "elementwise 5",  # divide, round, add, two bounds
-    ("", "DequantizeLinear"): "elementwise 2",
-}
-
-
-def cost_names() -> dict[tuple[str, str], str]:
-    """(Domain, op type) > name of its formula, for every op that can be counted."""
-    return {**BEFORE_FUSION, **{(op.domain, op.op_type): op.cost for op in CANONICAL_OPS}}
-
 
 def count_node(node: ir.Node) -> NodeCount | None:
-    """What a node costs; None for an op outside of the tables, which has no known cost.
+    """What a node costs; None for an op that is not declared, which has no known cost.
 
     Args:
         node: Of a graph with static shapes.
 
     Raises:
-        KeyError: the table names a formula that does not exist (a bug of the table).
+        KeyError: the declaration names a formula that does not exist (a bug of it).
     """
-    name = cost_names().get((node.domain, node.op_type))
-    if name is None:
+    op = facts_of(node)
+    if op is None or not op.cost:
         return None
-    formula, _, operations = name.partition(" ")
+    formula, _, operations = op.cost.partition(" ")
     return FORMULAS[formula](node, int(operations or 0))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from deploykit.cost.count_fixtures_test import parse_static
-from deploykit.cost.formulas import FORMULAS, cost_names, count_node, data_inputs, parameters_of
+from deploykit.cost.formulas import FORMULAS, count_node, data_inputs, parameters_of
 from deploykit.graph.functions import add_function
 from deploykit.graph.ops import CANONICAL_OPS, DOMAIN
 
 
 @pytest.mark.parametrize("op", CANONICAL_OPS, ids=lambda op: op.op_type)
 def test_every_canonical_op_names_a_formula(op) -> None:
-    formula, _, operations = cost_names()[(op.domain, op.op_type)].partition(" ")
+    formula, _, operations = op.cost.partition(" ")
     assert formula in FORMULAS
     assert (int(operations or 0) > 0) == (formula == "elementwise")
 

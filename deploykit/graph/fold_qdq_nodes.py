@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.errors import UnsupportedModelError
+from deploykit.graph.ops import CLAMPS
 from deploykit.graph.provenance import copy_provenance
 from deploykit.graph.read_qdq import (
-    BIAS_INPUTS,
     DEQUANTIZE,
-    FUSED_ACTIVATIONS,
     QUANTIZE,
+    bias_index,
     carries_activation,
-    constant_of,
     data_inputs,
-    is_constant,
     is_dequantize,
     is_quantize,
     is_structural,
     read_params,
     runs_in_integers,
 )
+from deploykit.graph.reading import constant_array, is_constant
 from deploykit.tensors import Array, QuantParams
 
 if TYPE_CHECKING:
@@ -79,10 +78,10 @@ class QdqFolding:
             if source is None:
                 continue
             params = read_params(node)
-            data = constant_of(source)
+            data = constant_array(source)
             producer = source.producer()
             if data is None and producer is not None and is_quantize(producer):
-                floats = constant_of(producer.inputs[0])
+                floats = constant_array(producer.inputs[0])
                 if floats is None:
                     continue
                 _check_same(read_params(producer), params, node)
@@ -193,11 +192,11 @@ class QdqFolding:
     def _set_biases(self) -> None:
         """Store each bias of an integer node as int32 with scale input x weights."""
         for node in self.model.graph:
-            index = BIAS_INPUTS.get(node.op_type)
+            index = bias_index(node)
             if index is None or len(node.inputs) <= index:
                 continue
             data, weights, bias = node.inputs[0], node.inputs[1], node.inputs[index]
-            reals = constant_of(bias)
+            reals = constant_array(bias)
             if bias is None or reals is None or data is None or weights is None:
                 continue
             if weights not in self.integers or not runs_in_integers(node, self.params.__contains__):
@@ -236,7 +235,7 @@ class QdqFolding:
     def _has_integer_inputs(self, node: ir.Node) -> bool:
         """Whether all that the node reads is integers, a parameter of the op, or a float bias."""
         data = data_inputs(node)
-        activation = node.op_type in FUSED_ACTIVATIONS
+        activation = node.op_type in CLAMPS
         return (
             bool(data)
             and all(v in self.params or (activation and v in self._carried) for v in data)
@@ -245,7 +244,7 @@ class QdqFolding:
                 or not is_constant(value)
                 or value in self.integers
                 or is_structural(node, index)
-                or index == BIAS_INPUTS.get(node.op_type)
+                or index == bias_index(node)
                 for index, value in enumerate(node.inputs)
             )
         )

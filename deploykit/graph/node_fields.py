@@ -54,27 +54,9 @@ def shape_of(value: ir.Value) -> tuple[int, ...]:
     return shape
 
 
-def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is an initializer that is no input of the graph; reads nothing of it."""
-    if value is None or value.const_value is None:
-        return False
-    return value.producer() is None and not value.is_graph_input()
-
-
-def constant_of(value: ir.Value | None) -> Array | None:
-    """The contents of an initializer that is no input of the graph; None for anything else."""
-    return constant_array(value) if is_constant(value) else None
-
-
-def scalar_of(value: ir.Value | None) -> float | None:
-    """The number in a constant of one element; None for anything else."""
-    array = constant_of(value)
-    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
-
-
 def needed_constant(node: ir.Node, index: int, what: str) -> Array:
     """The contents of an input that must be constant."""
-    array = constant_of(needed_value(node, index))
+    array = constant_array(needed_value(node, index))
     if array is None:
         raise FormError(f"its {what} is computed, not constant", f"the {what} must be a constant")
     return array
@@ -85,7 +67,7 @@ def constant_ints(node: ir.Node, index: int) -> tuple[int, ...] | None:
     value = input_at(node, index)
     if value is None:
         return None
-    array = constant_of(value)
+    array = constant_array(value)
     if array is None:
         raise FormError(
             f"its input {index} ('{value.name}') is computed, not constant",

@@ -9,14 +9,13 @@ from deploykit.graph.graph_fixtures_test import parse
 from deploykit.graph.node_fields import (
     FormError,
     constant_ints,
-    constant_of,
     needed_constant,
     needed_int,
     needed_ints,
     needed_value,
-    scalar_of,
     shape_of,
 )
+from deploykit.graph.reading import constant_array, constant_scalar
 
 
 def node_of(text: str) -> ir.Node:
@@ -32,7 +31,7 @@ def test_what_is_there() -> None:
     assert needed_int(node, "group") == 1
     assert shape_of(needed_value(node, 0)) == (1, 3, 5, 5)
     assert needed_constant(node, 1, "weights").shape == (2, 3, 3, 3)
-    assert constant_of(needed_value(node, 0)) is None
+    assert constant_array(needed_value(node, 0)) is None
 
 
 def test_what_is_missing_is_told() -> None:
@@ -62,7 +61,7 @@ def test_an_initializer_that_is_an_input_is_not_constant() -> None:
     node = node_of(CONV)
     weights = node.inputs[1]
     node.graph.inputs.append(weights)
-    assert constant_of(weights) is None
+    assert constant_array(weights) is None
 
 
 def test_a_scalar_of_any_rank() -> None:
@@ -71,6 +70,6 @@ def test_a_scalar_of_any_rank() -> None:
         " { a = Mul (x, s) y = Mul (a, v) }"
     )
     first, second = model.graph
-    assert scalar_of(first.inputs[1]) == 3.0
-    assert scalar_of(second.inputs[1]) is None
-    assert scalar_of(second.inputs[0]) is None
+    assert constant_scalar(first.inputs[1]) == 3.0
+    assert constant_scalar(second.inputs[1]) is None
+    assert constant_scalar(second.inputs[0]) is None

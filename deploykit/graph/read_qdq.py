@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.errors import UnsupportedModelError
+from deploykit.graph.op_facts import facts_of
+from deploykit.graph.ops import ACTIVATION_CARRIERS, CLAMPS
+from deploykit.graph.reading import constant_array, is_constant
 from deploykit.tensors import Array, QuantParams
 
 if TYPE_CHECKING:
@@ -15,19 +18,6 @@ if TYPE_CHECKING:
 
 QUANTIZE = "QuantizeLinear"
 DEQUANTIZE = "DequantizeLinear"
-
-#: Ops that integer kernels compute together with a Relu or Clip right behind them: between the
-#: two nothing is rounded, so the value between them has no scale.
-ACTIVATION_CARRIERS = frozenset(
-    {"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "AveragePool"}
-)
-FUSED_ACTIVATIONS = frozenset({"Relu", "Clip"})
-
-#: Float inputs that are parameters of the op, not data: they are never quantized.
-STRUCTURAL_INPUTS = {"Clip": (1, 2), "Pad": (2,), "Resize": (1, 2)}
-
-#: Op type > index of its bias input.
-BIAS_INPUTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 
 def is_quantize(node: ir.Node) -> bool:
@@ -40,16 +30,6 @@ def is_dequantize(node: ir.Node) -> bool:
     return node.op_type == DEQUANTIZE and node.domain in ("", "com.microsoft")
 
 
-def constant_of(value: ir.Value | None) -> Array | None:
-    """The array of an initializer or of a Constant node's output; None for a computed value."""
-    import onnx_ir as ir
-
-    if value is None:
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
 def integers_of(value: ir.Value | None) -> tuple[Array, QuantParams] | None:
     """The constant integers that a DequantizeLinear makes a value of, and their parameters.
 
@@ -59,27 +39,21 @@ def integers_of(value: ir.Value | None) -> tuple[Array, QuantParams] | None:
     if dequantize is None or not is_dequantize(dequantize):
         return None
     source = dequantize.inputs[0]
-    integers, quantize = constant_of(source), source.producer() if source is not None else None
+    integers, quantize = constant_array(source), source.producer() if source is not None else None
     params = read_params(dequantize)
     if integers is None and quantize is not None and is_quantize(quantize):
-        reals = constant_of(quantize.inputs[0])
+        reals = constant_array(quantize.inputs[0])
         integers = None if reals is None else read_params(quantize).quantize(reals)
     return None if integers is None else (integers, params)
 
 
 def real_constant(value: ir.Value | None) -> Array | None:
     """A constant, or what a DequantizeLinear makes of one; None for a computed value."""
-    found = constant_of(value)
+    found = constant_array(value)
     if found is None and (held := integers_of(value)) is not None:
         integers, params = held
         found = params.dequantize(integers)
     return found
-
-
-def is_constant(value: ir.Value) -> bool:
-    """Whether a value is an initializer or a Constant node's output."""
-    maker = value.producer()
-    return value.const_value is not None or (maker is not None and maker.op_type == "Constant")
 
 
 def is_float(value: ir.Value) -> bool:
@@ -87,10 +61,17 @@ def is_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.name == "FLOAT"
 
 
+def bias_index(node: ir.Node) -> int | None:
+    """Index of the input that is the bias of a node's op; None if it has none."""
+    op = facts_of(node)
+    return None if op is None else op.bias
+
+
 def is_structural(node: ir.Node, index: int) -> bool:
     """Whether input ``index`` is a parameter of the op (a bound, a pad value, int64 sizes)."""
     value = node.inputs[index]
-    if index in STRUCTURAL_INPUTS.get(node.op_type, ()):
+    op = facts_of(node)
+    if op is not None and index in op.structural:
         return True
     return value is not None and not is_float(value)
 
@@ -113,7 +94,7 @@ def carries_activation(value: ir.Value) -> bool:
         and producer.op_type in ACTIVATION_CARRIERS
         and len(uses) == 1
         and uses[0].idx == 0
-        and uses[0].node.op_type in FUSED_ACTIVATIONS
+        and uses[0].node.op_type in CLAMPS
         and not value.is_graph_output()
     )
 
@@ -150,7 +131,7 @@ def read_params(node: ir.Node) -> QuantParams:
             int8, uint8, int16 and int32.
     """
     name = node.name or node.outputs[0].name
-    scale = constant_of(node.inputs[1])
+    scale = constant_array(node.inputs[1])
     if scale is None:
         raise UnsupportedModelError(
             f"{node.op_type} '{name}' has a scale that is computed",
@@ -180,7 +161,7 @@ def read_params(node: ir.Node) -> QuantParams:
 
 
 def _read_zero_point(node: ir.Node, name: str) -> tuple[str, Array]:
-    given = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    given = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     if given is None and len(node.inputs) > 2 and node.inputs[2] is not None:
         raise UnsupportedModelError(f"{node.op_type} '{name}' has a zero point that is computed")
     if given is not None:

@@ -39,15 +39,26 @@ def input_at(node: ir.Node, index: int) -> ir.Value | None:
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether a value is an initializer."""
-    return value is not None and value.const_value is not None and value.producer() is None
+    """Whether a value is fixed: an initializer that is no input of the graph, or a Constant node's.
+
+    Nothing of its elements is read.
+    """
+    if value is None:
+        return False
+    maker = value.producer()
+    if maker is not None:
+        return is_op(maker, "Constant")
+    return value.const_value is not None and not value.is_graph_input()
 
 
 def constant_array(value: ir.Value | None) -> Array | None:
-    """The elements of an initializer, not to be written to; None for any other value."""
-    if value is None or value.const_value is None or value.producer() is not None:
+    """The elements of a value that `is_constant`, not to be written to; None for any other."""
+    import onnx_ir as ir
+
+    if value is None or not is_constant(value):
         return None
-    return value.const_value.numpy()
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
 
 
 def constant_scalar(value: ir.Value | None) -> float | None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, constant_of
-from deploykit.graph.reading import read_string
+from deploykit.graph.node_fields import FormError
+from deploykit.graph.reading import constant_array, read_string
 from deploykit.tensors import Array
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def resize_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -
     rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
     x = np.arange(output, dtype=np.float32)
     scale = np.float32(output) / np.float32(size)
-    scales = constant_of(node.inputs[2]) if len(node.inputs) > 2 else None
+    scales = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     if scales is not None and scales.size:
         scale = np.float32(scales.reshape(-1)[2 + axis])
     if rule == "half_pixel" or (rule == "pytorch_half_pixel" and output > 1):

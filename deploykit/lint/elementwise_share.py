@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.cost.count import op_name
-from deploykit.cost.formulas import cost_names
+from deploykit.graph.op_facts import facts_of
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
 from deploykit.report.units import format_bytes
 
-_FORMULAS = ("elementwise", "gelu")
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 _ADVICE = {
     "Add": "drop the shortcut where the block is wide, or concatenate instead",
     "Mul": "squeeze-and-excite in fewer blocks",
@@ -45,12 +47,7 @@ class ElementwiseShare(Rule):
 
     def check(self, context: LintContext) -> Iterator[Finding]:
         """The whole network's share, and the layers that make it."""
-        names = cost_names()
-        found = [
-            (layer, node)
-            for layer, node in context.layers()
-            if names.get((node.domain, node.op_type), "").split(" ")[0] in _FORMULAS
-        ]
+        found = [(layer, node) for layer, node in context.layers() if _is_elementwise(node)]
         total = sum(layer.mac_bytes for layer, _ in found)
         share = context.share_of_access(total)
         if share < self.told:
@@ -86,3 +83,8 @@ class ElementwiseShare(Rule):
                     advice=_ADVICE.get(op_name(node), "do without it, or earlier and smaller"),
                     share=part,
                 )
+
+
+def _is_elementwise(node: ir.Node) -> bool:
+    op = facts_of(node)
+    return op is not None and op.cost.split(" ")[0] in ("elementwise", "gelu")

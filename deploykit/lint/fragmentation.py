@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.cost.formulas import data_inputs, elements
 from deploykit.cost.layer import LayerCost
+from deploykit.graph.ops import LINEAR_OPS, POOLS
 from deploykit.graph.reading import is_op
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     Layers = Sequence[tuple[LayerCost, ir.Node]]
 
 _FLOAT_BYTES = 4
-_FRAGMENTS = ("Conv", "ConvTranspose", "Gemm", "MaxPool", "AveragePool")
+_FRAGMENTS = LINEAR_OPS | POOLS
 
 
 @register_rule

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from deploykit.cost.count import op_name
+from deploykit.graph.op_facts import facts_of
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
 from deploykit.model import Precision
 
-#: Op > least value of its output.
-_LEAST = {"deploykit::Silu": -0.2785, "HardSwish": -0.375, "Gelu": -0.17, "Elu": -1.0}
 #: Output range that a well behaved layer of such a network has at least.
 _USUAL_HIGH = 6.0
 _STEPS = 255
@@ -37,7 +36,8 @@ class QuantizesBadly(Rule):
         if Precision.INT8 not in context.precisions:
             return
         for layer, node in context.layers():
-            least = _LEAST.get(op_name(node))
+            op = facts_of(node)
+            least = op.least if op is not None else None
             if least is None:
                 continue
             steps = _STEPS * -least / (_USUAL_HIGH - least)

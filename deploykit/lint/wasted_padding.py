@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.cost.layer import LayerCost
+from deploykit.graph.ops import POOLS
 from deploykit.graph.reading import is_op, read_ints
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
@@ -19,7 +20,7 @@ from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, regi
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_STRIDED = ("Conv", "MaxPool", "AveragePool")
+_STRIDED = POOLS | {"Conv"}
 
 
 @register_rule

@@ -31,7 +31,7 @@ import numpy as np
 
 from deploykit.graph.channel_order import set_channel_order
 from deploykit.graph.editing import GraphEditor, set_input
-from deploykit.graph.ops import DOMAIN
+from deploykit.graph.ops import BINARY_OPS, DOMAIN
 from deploykit.graph.reading import (
     constant_array,
     input_at,
@@ -40,7 +40,6 @@ from deploykit.graph.reading import (
     read_int,
 )
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit.passes.channel_roles import BINARY_OPS
 from deploykit.passes.plan_channel_orders import ChannelPlan, Order, Run, plan_channel_orders
 from deploykit.tensors import Array
 

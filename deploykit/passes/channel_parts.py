@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor
-from deploykit.graph.ops import DOMAIN
+from deploykit.graph.ops import CLAMPS, DOMAIN, POOLS
 from deploykit.graph.reading import (
     constant_array,
     constant_ints,
@@ -37,7 +37,6 @@ from deploykit.tensors import Array
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_UNARY = ("Relu", "Clip", "AveragePool", "MaxPool")
 _CHANNELS = 1
 
 
@@ -218,4 +217,4 @@ def _works_on_channels_alone(node: ir.Node, source: ir.Value) -> bool:
     if is_op(node, "ReduceMean"):
         axes = constant_ints(input_at(node, 1))
         return axes is not None and _CHANNELS not in axes and min(axes) > 0
-    return is_op(node, *_UNARY)
+    return is_op(node, *CLAMPS, *POOLS)

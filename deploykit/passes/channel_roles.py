@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from deploykit.graph.op_facts import Channels, facts_of
 from deploykit.graph.ops import DOMAIN
 from deploykit.graph.reading import (
     constant_array,
@@ -34,16 +35,6 @@ if TYPE_CHECKING:
 
 #: One channel of a value.
 Channel = tuple["ir.Value", int]
-
-_UNARY = frozenset(
-    {
-        *("Relu", "Clip", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"),
-        *("Gelu", "Exp", "Sqrt", "Abs", "Neg", "MaxPool", "AveragePool"),
-    }
-)
-#: Ops whose constant operand may have one number a channel.
-BINARY_OPS = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "PRelu"})
-_REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum"})
 
 
 @dataclass(frozen=True)
@@ -69,18 +60,18 @@ def count_channels(value: ir.Value | None) -> int:
 
 def find_role(node: ir.Node) -> ChannelRole:
     """The role of a node of the canonical set."""
-    first = input_at(node, 0)
-    if first is None or is_constant(first) or not all(map(count_channels, (first, *node.outputs))):
+    first, op = input_at(node, 0), facts_of(node)
+    if op is None or first is None or is_constant(first):
         return ChannelRole()
-    if is_op(node, "Conv"):
-        return _convolution_role(node, first)
-    if is_op(node, "Gemm"):
-        return _linear_role(node, first)
-    if is_op(node, *BINARY_OPS):
+    if not all(map(count_channels, (first, *node.outputs))):
+        return ChannelRole()
+    if op.channels is Channels.ABSORBS:
+        return _linear_role(node, first) if is_op(node, "Gemm") else _convolution_role(node, first)
+    if op.channels is Channels.BROADCASTS:
         return _binary_role(node)
-    if _ties_first(node, first):
+    if _ties_first(node, op.channels, first):
         return ChannelRole(tied=(first, node.outputs[0]))
-    moved = _moved_channels(node)
+    moved = _moved_channels(node) if op.channels is Channels.MOVES else ()
     return ChannelRole(moved=moved) if moved else ChannelRole()
 
 
@@ -125,24 +116,21 @@ def _binary_role(node: ir.Node) -> ChannelRole:
     return ChannelRole(tied=tuple(tied))
 
 
-def _ties_first(node: ir.Node, source: ir.Value) -> bool:
+def _ties_first(node: ir.Node, channels: Channels, source: ir.Value) -> bool:
     before, after = static_shape(source), static_shape(node.outputs[0])
     if before is None or after is None:
         return False
-    if is_op(node, *_UNARY) or is_op(node, "Silu", domain=DOMAIN):
+    if channels is Channels.TIES:
         return all(v is None or v is source or is_constant(v) for v in node.inputs)
-    if is_op(node, *_REDUCTIONS):
+    if channels is Channels.REDUCES:
         axes = constant_ints(input_at(node, 1))
         return axes is not None and set(axes) <= {2, 3} and len(before) == 4
-    if is_op(node, "Resize"):
-        return before[:2] == after[:2]
+    if channels is not Channels.KEEPS_OUTER or before[:2] != after[:2]:
+        return False
     if is_op(node, "Pad"):
         pads = constant_ints(input_at(node, 1))
-        rank = len(before)
-        return pads is not None and len(pads) == 2 * rank and before[:2] == after[:2]
-    if is_op(node, "Reshape"):
-        return before[:2] == after[:2] and {*before[2:], *after[2:]} <= {1}
-    return False
+        return pads is not None and len(pads) == 2 * len(before)
+    return not is_op(node, "Reshape") or {*before[2:], *after[2:]} <= {1}
 
 
 def _moved_channels(node: ir.Node) -> tuple[tuple[Channel, ...], ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor
+from deploykit.graph.ops import LINEAR_OPS
 from deploykit.graph.reading import (
     constant_array,
     is_op,
@@ -23,7 +24,7 @@ from deploykit.graph.reading import (
     why_not_private,
 )
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit.passes.scale_outputs import LINEAR_OPS, scale_outputs, why_not_foldable
+from deploykit.passes.scale_outputs import scale_outputs, why_not_foldable
 from deploykit.tensors import Array
 
 if TYPE_CHECKING:

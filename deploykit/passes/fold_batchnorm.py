@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor
+from deploykit.graph.ops import LINEAR_OPS
 from deploykit.graph.read_qdq import real_constant
 from deploykit.graph.reading import (
     is_op,
@@ -32,7 +33,7 @@ from deploykit.graph.reading import (
     why_not_private,
 )
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit.passes.scale_outputs import LINEAR_OPS, scale_outputs, why_not_foldable
+from deploykit.passes.scale_outputs import scale_outputs, why_not_foldable
 from deploykit.tensors import Array
 
 if TYPE_CHECKING:

@@ -24,14 +24,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor, set_inputs
-from deploykit.graph.read_qdq import (
-    DEQUANTIZE,
-    constant_of,
-    integers_of,
-    is_dequantize,
-    real_constant,
-)
+from deploykit.graph.ops import LINEAR_OPS
+from deploykit.graph.read_qdq import DEQUANTIZE, integers_of, is_dequantize, real_constant
 from deploykit.graph.reading import (
+    constant_array,
     input_at,
     is_op,
     known_shape,
@@ -41,7 +37,6 @@ from deploykit.graph.reading import (
 )
 from deploykit.passes.base import Findings, Pass, PassResult
 from deploykit.passes.fold_batchnorm import affine_of
-from deploykit.passes.scale_outputs import LINEAR_OPS
 from deploykit.tensors import Array, QuantParams
 
 if TYPE_CHECKING:
@@ -73,7 +68,7 @@ def _rewrite(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     affine = affine_of(node)
     if value is None or producer is None or affine is None:
         return
-    if is_dequantize(producer) and constant_of(producer.inputs[0]) is None:
+    if is_dequantize(producer) and constant_array(producer.inputs[0]) is None:
         if len(known_shape(value)) != 4:
             findings.skipped(node, "no depthwise convolution of a value that is no picture")
             return

@@ -26,7 +26,8 @@ import numpy as np
 
 from deploykit.graph.editing import AttributeValue, GraphEditor
 from deploykit.graph.functions import add_function
-from deploykit.graph.ops import DOMAIN
+from deploykit.graph.op_facts import clamp_of
+from deploykit.graph.ops import CLAMPS, DOMAIN
 from deploykit.graph.reading import (
     constant_scalar,
     input_at,
@@ -140,15 +141,11 @@ def _fuse_bound(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
 
 
 def _bounds_of(node: ir.Node) -> tuple[float, float] | None:
-    if node.op_type == "Relu":
-        return 0.0, math.inf
-    first = constant_scalar(input_at(node, 1))
-    if node.op_type == "Clip":
-        second = constant_scalar(input_at(node, 2))
-        return None if first is None or second is None else (first, second)
-    if first is None:
-        return None
-    return (first, math.inf) if node.op_type == "Max" else (-math.inf, first)
+    """Between which constants a Relu, Clip, Max or Min keeps its first input."""
+    limit = constant_scalar(input_at(node, 1))
+    if node.op_type in CLAMPS or limit is None:
+        return clamp_of(node)
+    return (limit, math.inf) if node.op_type == "Max" else (-math.inf, limit)
 
 
 def _write_clip(

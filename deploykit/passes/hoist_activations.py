@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.graph.editing import GraphEditor, set_inputs
+from deploykit.graph.op_facts import Interval, clamp_of
+from deploykit.graph.ops import ACTIVATION_CARRIERS, POOLS
 from deploykit.graph.reading import known_shape, producer_of, why_not_private
 from deploykit.passes.base import Findings, Pass, PassResult
-from deploykit.passes.value_bounds import Bounds, clamp_of, find_bounds
+from deploykit.passes.value_bounds import find_bounds
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_FUSING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div"})
+#: A pool's result is rounded where its input was: an activation behind it saves nothing there.
+_FUSING = ACTIVATION_CARRIERS - POOLS
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class HoistActivations(Pass):
         return findings.result()
 
 
-def _why_not_operands(concat: ir.Node, clamp: Bounds) -> str:
+def _why_not_operands(concat: ir.Node, clamp: Interval) -> str:
     fuses = False
     for value in dict.fromkeys(concat.inputs):
         if value is None or _lies_within(value, clamp):
@@ -61,12 +64,12 @@ def _why_not_operands(concat: ir.Node, clamp: Bounds) -> str:
     return "" if fuses or concat.inputs else "nothing to move"
 
 
-def _lies_within(value: ir.Value, clamp: Bounds) -> bool:
+def _lies_within(value: ir.Value, clamp: Interval) -> bool:
     low, high = find_bounds(value)
     return low >= clamp[0] and high <= clamp[1]
 
 
-def _hoist(node: ir.Node, concat: ir.Node, clamp: Bounds, editor: GraphEditor) -> None:
+def _hoist(node: ir.Node, concat: ir.Node, clamp: Interval, editor: GraphEditor) -> None:
     clamped: dict[ir.Value, ir.Value] = {}
     for value in dict.fromkeys(v for v in concat.inputs if v is not None):
         if _lies_within(value, clamp):

@@ -24,8 +24,6 @@ from deploykit.tensors import Array
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LINEAR_OPS = ("Conv", "ConvTranspose", "Gemm")
-
 
 def why_not_foldable(node: ir.Node) -> str:
     """What stands in the way of writing into a linear node's weights; empty if nothing does."""

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor, set_attributes, set_input
+from deploykit.graph.ops import BINARY_OPS, QDQ_OPS, REDUCTIONS, UNARY_OPS
 from deploykit.graph.reading import (
     constant_array,
     constant_ints,
@@ -308,16 +309,10 @@ def _merge(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
 
 
 _RULES: dict[str, Callable[[ir.Node, Perm, GraphEditor], str]] = {
-    **dict.fromkeys(
-        (
-            *("Abs", "Cast", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish"),
-            *("Identity", "LeakyRelu", "Neg", "Relu", "Sigmoid", "Sqrt", "Tanh"),
-        ),
-        _unary,
-    ),
-    **dict.fromkeys(("Add", "Div", "Max", "Min", "Mul", "Pow", "PRelu", "Sub"), _elementwise),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), _quantize),
-    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceSum"), _reduce),
+    **dict.fromkeys((*sorted(UNARY_OPS), "Cast", "Erf", "Identity"), _unary),
+    **dict.fromkeys(sorted(BINARY_OPS), _elementwise),
+    **dict.fromkeys(sorted(QDQ_OPS), _quantize),
+    **dict.fromkeys(sorted(REDUCTIONS), _reduce),
     **dict.fromkeys(("Gather", "Softmax", "Split"), _axis),
     "Concat": _concat,
     "Expand": _per_axis_input("shape", 1),

@@ -22,14 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deploykit.graph.ops import ACTIVATION_CARRIERS
 from deploykit.graph.provenance import copy_provenance
 from deploykit.graph.qdq import QuantizedGraph, fold_qdq
-from deploykit.graph.read_qdq import (
-    ACTIVATION_CARRIERS,
-    constant_of,
-    is_dequantize,
-    is_quantize,
-)
+from deploykit.graph.read_qdq import is_dequantize, is_quantize
+from deploykit.graph.reading import constant_array
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Findings
 from deploykit.tensors import Array, QuantParams
@@ -224,6 +221,6 @@ def _store_floats(graph: ir.Graph) -> None:
     import onnx_ir as ir
 
     for name, value in graph.initializers.items():
-        data = constant_of(value)
+        data = constant_array(value)
         if isinstance(value.const_value, ir.LazyTensor) and data is not None and value.uses():
             value.const_value = ir.Tensor(np.asarray(data, np.float32), name=name)

@@ -31,12 +31,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from deploykit.errors import ContractError
+from deploykit.graph.ops import REDUCTIONS, SELECTING_OPS, WEIGHTED_OPS
 from deploykit.graph.qdq import has_qdq
 from deploykit.graph.read_qdq import (
-    BIAS_INPUTS,
+    bias_index,
     carries_activation,
     integers_of,
-    is_constant,
     is_dequantize,
     is_float,
     is_quantize,
@@ -44,6 +44,7 @@ from deploykit.graph.read_qdq import (
     read_params,
     real_constant,
 )
+from deploykit.graph.reading import input_at, is_constant
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Findings
 from deploykit.tensors import QuantParams
@@ -63,10 +64,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: Rounding before them is rounding behind them.
-_MOVING_OPS = frozenset(
-    {"ChannelShuffle", "Expand", "Gather", "MaxPool", "Reshape", "Slice", "Transpose"}
-)
-_WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_MOVING_OPS = SELECTING_OPS - REDUCTIONS - {"Split"}  # whose results may be read differently
 
 
 def adopt_quantization(model: Model, policy: Policy) -> Model:
@@ -118,7 +116,7 @@ class _Adoption:
         for node in list(self.graph):
             if node.op_type not in self.policy.quantized_ops:
                 continue
-            if node.op_type in _WEIGHTED_OPS:
+            if node.op_type in WEIGHTED_OPS:
                 self._fit_weights(node)
             if node.op_type in self.policy.same_scale_ops:
                 self._fit_same_scale(node)
@@ -236,9 +234,9 @@ class _Adoption:
             return
         reals = old.dequantize(integers)
         params = choose_weight_params(node, reals, self.policy.recipe.weights)
-        index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
-        bias = real_constant(node.inputs[index]) if index < len(node.inputs) else None
-        if bias is not None:
+        index = bias_index(node)
+        bias = None if index is None else real_constant(input_at(node, index))
+        if index is not None and bias is not None:
             params = fit_weight_params(bias, data, params)
             scales = bias_params(data, params, bias.shape)
             self.writer.quantize_constant(node, index, scales, quantize_bias(bias, scales))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.read_qdq import constant_of, is_dequantize, is_quantize, read_params
+from deploykit.graph.read_qdq import is_dequantize, is_quantize, read_params
+from deploykit.graph.reading import constant_array
 from deploykit.model import PassNote
 from deploykit.passes.base import Findings
 from deploykit.tensors import QuantParams
@@ -39,7 +40,7 @@ def join_channel_scales(graph: ir.Graph) -> tuple[PassNote, ...]:
     findings = Findings("join_channel_scales")
     writer = QdqWriter(graph)
     for node in list(graph):
-        if not is_quantize(node) or constant_of(node.inputs[0]) is not None:
+        if not is_quantize(node) or constant_array(node.inputs[0]) is not None:
             continue
         params = read_params(node)
         if params.axis is None:

@@ -13,7 +13,7 @@ from deploykit.calibration.data import CalibrationData
 from deploykit.calibration.table import CalibrationTable
 from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.graph.qdq import QuantizedGraph
-from deploykit.graph.read_qdq import constant_of
+from deploykit.graph.reading import constant_array
 from deploykit.model import Model, Stage
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit.tensors import Array
@@ -67,7 +67,7 @@ def fused(text: str, *, seed: int = 0) -> Model:
     """A fused stage from ONNX text; weights are scaled so that signals keep their size."""
     graph = parse(text, seed=seed)
     for value in graph.graph.initializers.values():
-        data = constant_of(value)
+        data = constant_array(value)
         assert data is not None
         if (value.name or "").startswith("W") and data.ndim > 1:
             scaled = data * np.float32(np.sqrt(2 / data[0].size))
@@ -141,7 +141,7 @@ def _run_node(graph: QuantizedGraph, node: ir.Node, reals: Mapping[str, Array]) 
     for value in node.inputs:
         if value is None or value.name in fed or value in initializers:
             continue
-        data = constant_of(value)
+        data = constant_array(value)
         name = value.name or ""
         if data is not None and name in graph.integers:  # by way of the integers themselves
             data = graph.params[name].dequantize(graph.integers[name])
@@ -199,7 +199,7 @@ def scale_of(model: Model, value: str) -> tuple[float, int]:
     """Scale and zero point with which the QuantizeLinear that makes ``value`` rounds."""
     for node in model.graph.graph:
         if node.op_type == "QuantizeLinear" and node.outputs[0].name == value:
-            scale, zero = constant_of(node.inputs[1]), constant_of(node.inputs[2])
+            scale, zero = constant_array(node.inputs[1]), constant_array(node.inputs[2])
             assert scale is not None
             assert zero is not None
             return float(scale), int(zero)

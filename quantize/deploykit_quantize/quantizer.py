@@ -17,12 +17,10 @@ import numpy as np
 
 from deploykit.calibration.table import CalibrationTable
 from deploykit.errors import ContractError
+from deploykit.graph.op_facts import facts_of
 from deploykit.graph.qdq import has_qdq
-from deploykit.graph.read_qdq import (
-    BIAS_INPUTS,
-    constant_of,
-    is_structural,
-)
+from deploykit.graph.read_qdq import bias_index, is_structural
+from deploykit.graph.reading import constant_array, input_at
 from deploykit.graph.value_multiple import multiple_of
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Findings, run_passes
@@ -207,7 +205,7 @@ class _Constants:
                 self._quantize_weights(layer)
                 continue
             for index, value in enumerate(node.inputs):
-                data = constant_of(value)
+                data = constant_array(value)
                 if value is None or data is None or is_structural(node, index):
                     continue
                 params = self.plan.joined_constants.get((node, index))
@@ -225,10 +223,9 @@ class _Constants:
             node, layer.weights, rule, group_scales=self.policy.group_scales
         )
         data = self.plan.values[source]
-        index = BIAS_INPUTS.get(node.op_type, len(node.inputs))
-        bias = constant_of(node.inputs[index]) if index < len(node.inputs) else None
-        bias = None if self.policy.inputs_only else bias
-        if bias is not None:
+        index = None if self.policy.inputs_only else bias_index(node)
+        bias = None if index is None else constant_array(input_at(node, index))
+        if index is not None and bias is not None:
             params = fit_weight_params(bias, data, params)
             scales = bias_params(data, params, bias.shape)
             self.writer.quantize_constant(node, index, scales, quantize_bias(bias, scales))
@@ -241,7 +238,7 @@ class _Constants:
 def choose_weight_params(
     node: ir.Node, weights: Array, rule: TensorRule, *, group_scales: bool = False
 ) -> QuantParams:
-    """Parameters of the constant second input of an op of `_WEIGHTED_OPS`.
+    """Parameters of the constant second input of an op of `WEIGHTED_OPS`.
 
     The channel axis is that of the outputs: 0 of a Conv's (O, I/group, kH, kW) and of a Gemm's
     (O, I), 1 of a ConvTranspose's (I, O/group, kH, kW), whose groups share the scales. A MatMul has
@@ -253,5 +250,8 @@ def choose_weight_params(
         scales = np.repeat(np.asarray(each.scale), len(weights) // groups)
         zeros = (each.zero_point[0],) * len(weights)
         return QuantParams(tuple(map(float, scales)), zeros, each.dtype, 0)
-    axes = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if node.attributes.get_int("transB", 0) else 1}
-    return weight_params(weights, axes.get(node.op_type), rule)
+    op = facts_of(node)
+    axis = None if op is None else op.output_axis
+    if node.op_type == "Gemm" and not node.attributes.get_int("transB", 0):
+        axis = 1  # not canonical: a QDQ source keeps the layout of its weights
+    return weight_params(weights, axis, rule)

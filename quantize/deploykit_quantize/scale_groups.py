@@ -18,14 +18,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deploykit.errors import ContractError
-from deploykit.graph.read_qdq import (
-    carries_activation,
-    constant_of,
-    data_inputs,
-    is_constant,
-    is_float,
-    is_structural,
-)
+from deploykit.graph.read_qdq import carries_activation, data_inputs, is_float, is_structural
+from deploykit.graph.reading import constant_array, is_constant
 from deploykit.tensors import QuantParams
 from deploykit_quantize.arithmetic import params_from_range
 from deploykit_quantize.policy import Policy
@@ -198,7 +192,7 @@ class _Groups:
         """Ranges of the constants that joined ops of this group read."""
         ranges = []
         for (node, index), value in self.constants.items():
-            data = constant_of(node.inputs[index])
+            data = constant_array(node.inputs[index])
             if data is not None and data.size and self.root(value) is root:
                 ranges.append((float(data.min()), float(data.max())))
         return ranges

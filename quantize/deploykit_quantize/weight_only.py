@@ -8,8 +8,9 @@ initializer behind a DequantizeLinear.
 from __future__ import annotations
 
 from deploykit.errors import ContractError
+from deploykit.graph.ops import LINEAR_OPS
 from deploykit.graph.qdq import has_qdq
-from deploykit.graph.read_qdq import constant_of
+from deploykit.graph.reading import constant_array
 from deploykit.model import Model, Stage
 from deploykit_quantize.arithmetic import quantize_weights_to
 from deploykit_quantize.policy import Recipe
@@ -18,8 +19,6 @@ from deploykit_quantize.write_qdq import QdqWriter
 
 #: Weights with fewer elements stay float: they would save next to nothing.
 SMALLEST_WEIGHTS = 1024
-
-WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm")
 
 
 def quantize_weights(
@@ -46,7 +45,7 @@ def quantize_weights(
     graph = model.graph.clone()
     writer = QdqWriter(graph.graph)
     for node in list(graph.graph):
-        weights = constant_of(node.inputs[1]) if node.op_type in WEIGHTED_OPS else None
+        weights = constant_array(node.inputs[1]) if node.op_type in LINEAR_OPS else None
         if weights is None or weights.size < smallest_weights:
             continue
         params = choose_weight_params(node, weights, recipe.weights)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.reading import read_int, read_ints
+from deploykit.graph.ops import WEIGHTED_OPS
+from deploykit.graph.reading import constant_array, is_constant, read_int, read_ints
 from deploykit.tensors import Array, FloatArray, QuantParams
 
 if TYPE_CHECKING:
@@ -140,11 +141,9 @@ class WeightedLayer:
 
 def weighted_layer(node: ir.Node) -> WeightedLayer | None:
     """The layer that a node is; None for one without constant weights or computed data."""
-    from deploykit.graph.read_qdq import constant_of, is_constant
-
-    if node.domain or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    if node.domain or node.op_type not in WEIGHTED_OPS:
         return None
-    source, weights = node.inputs[0], constant_of(node.inputs[1])
+    source, weights = node.inputs[0], constant_array(node.inputs[1])
     if source is None or weights is None or is_constant(source):
         return None
     return WeightedLayer(node, weights)

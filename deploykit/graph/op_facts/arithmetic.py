@@ -1,0 +1,61 @@
+"""Arithmetic on two operands."""
+
+from __future__ import annotations
+
+from deploykit.graph.op_facts import intervals
+from deploykit.graph.op_facts.declaration import Channels, IntervalRule, Kind, Op
+
+
+def _binary(
+    op_type: str,
+    spelling: str,
+    interval: IntervalRule | None,
+    *,
+    cost: str = "elementwise 1",
+    clampable: bool = False,
+) -> Op:
+    return Op(
+        op_type,
+        spelling,
+        cost,
+        Kind.BINARY,
+        Channels.BROADCASTS,
+        interval,
+        accumulates=clampable,
+        stores_clamped=clampable,
+    )
+
+
+ARITHMETIC = (
+    _binary(
+        "Add",
+        "numpy broadcasting; a constant is the second operand",
+        intervals.added,
+        clampable=True,
+    ),
+    _binary(
+        "Sub",
+        "numpy broadcasting; subtraction of a constant is an Add",
+        intervals.subtracted,
+        clampable=True,
+    ),
+    _binary(
+        "Mul",
+        "numpy broadcasting; a constant is the second operand",
+        intervals.of_all_ends(intervals.product),
+        clampable=True,
+    ),
+    _binary(
+        "Div",
+        "numpy broadcasting; division by a constant is a Mul",
+        intervals.divided,
+        clampable=True,
+    ),
+    _binary(
+        "Max",
+        "two operands, a constant second; max(x, 0) is a Relu",
+        intervals.of_all_ends(max),
+    ),
+    _binary("Min", "two operands, a constant second", intervals.of_all_ends(min)),
+    _binary("Pow", "constant exponent other than 1, 2 (a Mul) and 1/2 (a Sqrt)", None),
+)
