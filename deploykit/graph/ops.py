@@ -26,6 +26,7 @@ __all__ = [
     "SELECTING_OPS",
     "STORED_CLAMPED",
     "UNARY_OPS",
+    "UNDAMPED_OPS",
     "WEIGHTED_OPS",
     "Op",
     "is_canonical",
@@ -67,6 +68,9 @@ SELECTING_OPS = op_types(lambda op: op.selects)
 
 #: Ops whose results are elements of all their inputs.
 JOINING_OPS = op_types(lambda op: op.joins)
+
+#: Ops through which an error passes as large as it is.
+UNDAMPED_OPS = op_types(lambda op: op.undamped or op.selects or op.joins or op.clamps)
 
 
 def is_canonical(domain: str, op_type: str) -> bool:

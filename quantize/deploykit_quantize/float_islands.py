@@ -4,7 +4,7 @@ A step rounds every value of a tensor by up to half of its size, small values to
 that up: a quotient whose divisor is smaller than a step becomes infinite, a square root has no
 bound on its slope near zero, an exponential turns an error into a factor.
 
-1.  Such an op's *sensitive* operand (``SENSITIVE``) is safe where its interval is so far from zero
+1.  Such an op's *sensitive* operand (``Op.sensitive``) is safe where its interval is so far from zero
     (for ``Exp``: so narrow) that rounding changes the result by at most 1/32 of itself. Then
     nothing is done.
 2.  Otherwise the operand keeps its float32 bits: the op itself, and what computes the operand,
@@ -18,7 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from deploykit.graph.read_qdq import constant_of, data_inputs
+from deploykit.graph.op_facts import facts_of
+from deploykit.graph.ops import UNDAMPED_OPS, WEIGHTED_OPS
+from deploykit.graph.read_qdq import data_inputs
+from deploykit.graph.reading import constant_array
 from deploykit.passes.base import Findings
 from deploykit_quantize.arithmetic import params_from_range
 from deploykit_quantize.policy import Policy, TensorRule
@@ -33,16 +36,6 @@ LEAST_STEPS = 16
 
 #: Largest step of an exponent: half of it changes the result by at most about 1/32.
 LARGEST_EXPONENT_STEP = 1 / 16
-
-#: Op type > index of the operand that a step may ruin.
-SENSITIVE = {"Div": 1, "Exp": 0, "Log": 0, "Pow": 0, "Sqrt": 0}
-
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-#: An error passes through them as large as it is.
-_UNDAMPED = frozenset(
-    {"Abs", "Add", "Clip", "Concat", "Expand", "Gather", "LeakyRelu", "Max", "MaxPool", "Min"}
-    | {"Neg", "Pad", "PRelu", "Relu", "Reshape", "Slice", "Split", "Sub", "Transpose"}
-)
 
 
 def find_float_islands(
@@ -64,9 +57,10 @@ def find_float_islands(
     if rule is None or policy.inputs_only:  # there nothing is rounded but what layers read
         return frozenset()
     for node in graph:
-        index = SENSITIVE.get(node.op_type) if not node.domain else None
+        op = facts_of(node)
+        index = op.sensitive if op is not None else None
         operand = node.inputs[index] if index is not None else None
-        if operand is None or constant_of(operand) is not None:
+        if operand is None or constant_array(operand) is not None:
             continue
         reason = _danger(node, range_of(operand), rule)
         if reason:
@@ -83,7 +77,7 @@ def _danger(node: ir.Node, interval: Range, rule: TensorRule) -> str:
     if node.op_type == "Exp":
         wide = step > LARGEST_EXPONENT_STEP
         return f"a step of {step:.3g} in the exponent" if wide else ""
-    exponent = constant_of(node.inputs[1]) if node.op_type == "Pow" else None
+    exponent = constant_array(node.inputs[1]) if node.op_type == "Pow" else None
     if exponent is not None and float(exponent.min()) >= 1.0:
         return ""
     if max(low, -high) >= LEAST_STEPS * step:
@@ -101,10 +95,10 @@ def _makers_of(operand: ir.Value) -> Iterator[ir.Node]:
         if node is None or (value, undamped) in seen:
             continue
         seen.add((value, undamped))
-        if node.op_type in _WEIGHTED:
+        if node.op_type in WEIGHTED_OPS:
             if undamped:
                 yield node
             continue
         yield node
-        undamped = undamped and node.op_type in _UNDAMPED
+        undamped = undamped and node.op_type in UNDAMPED_OPS
         pending += [(source, undamped) for source in data_inputs(node)]

@@ -17,6 +17,8 @@ def _unary(
     clamps: bool = False,
     least: float | None = None,
     structural: tuple[int, ...] = (),
+    undamped: bool = False,
+    sensitive: int | None = None,
     cost: str = "",
     domain: str = "",
 ) -> Op:
@@ -31,6 +33,8 @@ def _unary(
         clamps=clamps,
         least=least,
         structural=structural,
+        undamped=undamped,
+        sensitive=sensitive,
     )
 
 
@@ -56,13 +60,14 @@ ACTIVATIONS = (
         clamps=True,
         structural=(1, 2),
     ),
-    _unary("LeakyRelu", "alpha explicit", 2, intervals.rectified),
+    _unary("LeakyRelu", "alpha explicit", 2, intervals.rectified, undamped=True),
     Op(
         "PRelu",
         "slope constant, one a channel: (C, 1, 1)",
         "elementwise 2",
         Kind.BINARY,  # the slope is its second operand
         Channels.BROADCASTS,
+        undamped=True,
     ),
     _unary("Elu", "alpha explicit", 3, intervals.elu, least=-1.0),
     _unary("Sigmoid", "", 4, intervals.of_ends(intervals.sigmoid)),
@@ -89,10 +94,10 @@ ACTIVATIONS = (
         Kind.NORMALIZATION,
         interval=intervals.within(0.0, 1.0),
     ),
-    _unary("Exp", "", 1, intervals.of_ends(intervals.exponential)),
-    _unary("Sqrt", "", 1, intervals.of_ends(intervals.root)),
-    _unary("Abs", "", 1, intervals.magnitude),
-    _unary("Neg", "", 1, intervals.of_ends(lambda x: -x)),
+    _unary("Exp", "", 1, intervals.of_ends(intervals.exponential), sensitive=0),
+    _unary("Sqrt", "", 1, intervals.of_ends(intervals.root), sensitive=0),
+    _unary("Abs", "", 1, intervals.magnitude, undamped=True),
+    _unary("Neg", "", 1, intervals.of_ends(lambda x: -x), undamped=True),
 )
 
 #: ONNX functions of ours, which stand at the end of the canonical set.

@@ -13,6 +13,8 @@ def _binary(
     *,
     cost: str = "elementwise 1",
     clampable: bool = False,
+    undamped: bool = False,
+    sensitive: int | None = None,
 ) -> Op:
     return Op(
         op_type,
@@ -23,6 +25,8 @@ def _binary(
         interval,
         accumulates=clampable,
         stores_clamped=clampable,
+        undamped=undamped,
+        sensitive=sensitive,
     )
 
 
@@ -32,12 +36,14 @@ ARITHMETIC = (
         "numpy broadcasting; a constant is the second operand",
         intervals.added,
         clampable=True,
+        undamped=True,
     ),
     _binary(
         "Sub",
         "numpy broadcasting; subtraction of a constant is an Add",
         intervals.subtracted,
         clampable=True,
+        undamped=True,
     ),
     _binary(
         "Mul",
@@ -50,12 +56,14 @@ ARITHMETIC = (
         "numpy broadcasting; division by a constant is a Mul",
         intervals.divided,
         clampable=True,
+        sensitive=1,
     ),
     _binary(
         "Max",
         "two operands, a constant second; max(x, 0) is a Relu",
         intervals.of_all_ends(max),
+        undamped=True,
     ),
-    _binary("Min", "two operands, a constant second", intervals.of_all_ends(min)),
-    _binary("Pow", "constant exponent other than 1, 2 (a Mul) and 1/2 (a Sqrt)", None),
+    _binary("Min", "two operands, a constant second", intervals.of_all_ends(min), undamped=True),
+    _binary("Pow", "constant exponent other than 1, 2 (a Mul) and 1/2 (a Sqrt)", None, sensitive=0),
 )

@@ -77,6 +77,10 @@ class Op:
         stores_clamped: Kernels clamp its results in registers, before they are stored.
         selects: Every element of its results is one of its first input.
         joins: Every element of its results is one of any of its inputs.
+        undamped: An error of an input passes through as large as it is, though the op does not
+            select, join or clamp.
+        sensitive: Index of the operand in which an integer's step may ruin the result (it divides,
+            or is the base or exponent of a power); None if there is none.
         least: Least value that it can give, of an activation with a negative tail; otherwise None.
     """
 
@@ -97,6 +101,8 @@ class Op:
     stores_clamped: bool = False
     selects: bool = False
     joins: bool = False
+    undamped: bool = False
+    sensitive: int | None = None
     least: float | None = None
 
     @property

@@ -43,6 +43,7 @@ MOVEMENT = (
         Channels.KEEPS_OUTER,
         intervals.padded,
         structural=(2,),
+        undamped=True,
     ),
     RESIZE,
     _selecting("Gather", "constant indices, not negative", "pick", Channels.MOVES),

@@ -16,6 +16,14 @@ OUTSIDE = (
     Op("Identity", "", "view", Kind.UNARY, interval=intervals.first, canonical=False),
     Op("Dropout", "", "view", Kind.UNARY, interval=intervals.first, canonical=False),
     Op("Cast", "", "move", Kind.UNARY, canonical=False),
+    Op(
+        "Log",  # no target carries it
+        "",
+        "elementwise 1",
+        Kind.UNARY,
+        sensitive=0,
+        canonical=False,
+    ),
     Op("Erf", "", "elementwise 1", Kind.UNARY, canonical=False),
     Op(
         "QuantizeLinear",
