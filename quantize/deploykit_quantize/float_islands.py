@@ -4,7 +4,7 @@ A step rounds every value of a tensor by up to half of its size, small values to
 that up: a quotient whose divisor is smaller than a step becomes infinite, a square root has no
 bound on its slope near zero, an exponential turns an error into a factor.
 
-1.  Such an op's *sensitive* operand (``Op.sensitive``) is safe where its interval is so far from zero
+1.  Such an op's *sensitive* operand (`Op.sensitive`) is safe where its interval is so far from zero
     (for ``Exp``: so narrow) that rounding changes the result by at most 1/32 of itself. Then
     nothing is done.
 2.  Otherwise the operand keeps its float32 bits: the op itself, and what computes the operand,
