@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 
 #: What `make test` and CI run: the same examples each time. Without it they are new ones.
 settings.register_profile("repeatable", derandomize=True)
+
+
+# Runners are child processes: they too find what tests share.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "test_support"), os.environ.get("PYTHONPATH")))
+)
+
+pytest.register_assert_rewrite("deploykit_testing")
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploykit import installation
+from deploykit.accuracy import labelled_images as datasets
 from deploykit.cli import main
 from deploykit.installation import Package, needed_packages, why_not_installed
-from deploykit.zoo import datasets
 
 
 def give(monkeypatch: pytest.MonkeyPatch, lines: list[str], versions: dict[str, str]) -> None:

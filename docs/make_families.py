@@ -22,7 +22,7 @@ from deploykit.flow.plan import ALL_TARGETS, ConvertRequest
 from deploykit.report.figures import as_decibels
 from deploykit.report.verdict_table import format_conversion_error, format_least
 from deploykit.verdict import AccuracyTable
-from deploykit.zoo.checkpoint import read_checkpoint
+from deploykit_zoo.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "checkpoints"

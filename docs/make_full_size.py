@@ -22,8 +22,8 @@ from deploykit.flow.plan import ConvertRequest
 from deploykit.report.figures import as_decibels
 from deploykit.report.verdict_table import format_conversion_error, format_least
 from deploykit.verdict import Verdict
-from deploykit.zoo.checkpoint import write_checkpoint
-from deploykit.zoo.full_size import NETWORKS, full_size_checkpoint
+from deploykit_zoo.checkpoint import write_checkpoint
+from deploykit_zoo.full_size import NETWORKS, full_size_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "docs" / "full_size.md"
@@ -36,9 +36,9 @@ _HEAD = """\
 
 Ten networks at 224 x 224 and 1000 classes, converted in every precision and run on both kernel
 sets of LiteRT. Their weights are random and nobody trained them; their BatchNorm statistics were
-gathered over 16 pictures, which also calibrate int8 (`deploykit/zoo/full_size.py`). Trained ones
-are in [families.md](families.md). Written by `python docs/make_full_size.py`; a test converts them
-all and compares every row but for its two figures (`runtime_tests/test_full_size.py`).
+gathered over 16 pictures, which also calibrate int8 (`zoo/deploykit_zoo/full_size.py`). Trained
+ones are in [families.md](families.md). Written by `python docs/make_full_size.py`; a test converts
+them all and compares every row but for its two figures (`runtime_tests/test_full_size.py`).
 
 - **ops**: operators in the file. An fp16 file has one more for each weight, which XNNPACK unpacks
   once, when it loads the file.

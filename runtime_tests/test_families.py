@@ -14,9 +14,9 @@ import pytest
 from deploykit.bundle import Bundle, read_bundle
 from deploykit.cli import main
 from deploykit.flow.evaluate import evaluate
-from deploykit.zoo.checkpoint import read_checkpoint
-from deploykit.zoo.networks import network_of_checkpoint
-from deploykit.zoo.recipes import RECIPES
+from deploykit_zoo.checkpoint import read_checkpoint
+from deploykit_zoo.networks import network_of_checkpoint
+from deploykit_zoo.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "checkpoints"

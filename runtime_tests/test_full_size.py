@@ -20,8 +20,8 @@ from deploykit.bundle import Bundle
 from deploykit.model import Stage
 from deploykit.passes.pipeline import advance
 from deploykit.verdict import Verdict
-from deploykit.zoo.full_size import NETWORKS
 from deploykit_tflite.store_weights import DYNAMIC_RANGE_MIN_ELEMENTS
+from deploykit_zoo.full_size import NETWORKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("fp32", "fp16", "w8", "int8")

@@ -18,7 +18,7 @@ from deploykit.parity.metrics import snr_db
 from deploykit.passes.pipeline import advance
 from deploykit.target import find_target, policy_of
 from deploykit_quantize.adopt_qdq import adopt_quantization
-from runtime_tests.qdq_styles import STYLES, float_model, quantized_model, run_all, samples
+from deploykit_testing.qdq_styles import STYLES, float_model, quantized_model, run_all, samples
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("coremltools")

@@ -15,10 +15,10 @@ from deploykit.bundle import read_bundle
 from deploykit.cli import main
 from deploykit.runners import process
 from deploykit.runners.base import RunnerDefinition
-from deploykit.runners.fakes_test import mortal
 from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import available_targets, find_target
 from deploykit.verdict import RunnerExit, Verdict
+from deploykit_testing.fake_runners import mortal
 
 #: Every runner of this machine that judges by itself: (target, runner).
 JUDGES = [

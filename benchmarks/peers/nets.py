@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploykit.zoo.full_size import NETWORKS
+from deploykit_zoo.full_size import NETWORKS
 
 if TYPE_CHECKING:
     import torch

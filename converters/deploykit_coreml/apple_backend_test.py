@@ -17,9 +17,9 @@ from deploykit.preprocess import Preprocess
 from deploykit.runners.registry import available_runners, why_unavailable
 from deploykit_coreml import TARGET
 from deploykit_coreml.apple_backend import CoremlBackend, as_picture
-from deploykit_coreml.coreml_harness_test import Written, normal, stage_of, write
 from deploykit_coreml.load_coremltools import load_coremltools
 from deploykit_coreml.reference_backend import ReferenceBackend
+from deploykit_testing.coreml import Written, normal, stage_of, write
 
 CONTRACT = Preprocess(size=(6, 6), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

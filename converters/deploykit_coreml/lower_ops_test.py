@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from deploykit.errors import UnsupportedOpsError
 from deploykit.graph.ops import CANONICAL_OPS, QDQ_OPS
-from deploykit_coreml.coreml_harness_test import (
+from deploykit_coreml.lower_graph import lowering_table
+from deploykit_testing.coreml import (
     assert_float_parity,
     assert_int8_parity,
     normal,
@@ -19,7 +20,6 @@ from deploykit_coreml.coreml_harness_test import (
     stage_of,
     write,
 )
-from deploykit_coreml.lower_graph import lowering_table
 
 PICTURE = "float[1,4,6,8] x"
 

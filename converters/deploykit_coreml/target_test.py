@@ -19,7 +19,7 @@ from deploykit.target import (
     find_target,
 )
 from deploykit_coreml import TARGET, load_coremltools
-from deploykit_coreml.coreml_harness_test import normal, stage_of, write
+from deploykit_testing.coreml import normal, stage_of, write
 
 BODY = (
     "c = Conv<kernel_shape=[1,1]>(x, W) r = Relu(c)"

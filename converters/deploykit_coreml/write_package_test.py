@@ -15,7 +15,11 @@ from deploykit.model import Model, Precision
 from deploykit.preprocess import Preprocess
 from deploykit.target import ArtifactRequest
 from deploykit_coreml import TARGET
-from deploykit_coreml.coreml_harness_test import (
+from deploykit_coreml.package_format import MANIFEST, MODEL_FILE, WEIGHTS_FILE
+from deploykit_coreml.reference_backend import ReferenceBackend
+from deploykit_quantize.policy import Recipe
+from deploykit_quantize.weight_only import quantize_weights
+from deploykit_testing.coreml import (
     error_of,
     normal,
     quantized,
@@ -24,10 +28,6 @@ from deploykit_coreml.coreml_harness_test import (
     stage_of,
     write,
 )
-from deploykit_coreml.package_format import MANIFEST, MODEL_FILE, WEIGHTS_FILE
-from deploykit_coreml.reference_backend import ReferenceBackend
-from deploykit_quantize.policy import Recipe
-from deploykit_quantize.weight_only import quantize_weights
 
 CONTRACT = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

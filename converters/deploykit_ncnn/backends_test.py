@@ -17,7 +17,7 @@ from deploykit.runners.base import RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit_ncnn import TARGET, backends
 from deploykit_ncnn.backends import NcnnBackend, why_no_vulkan
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_testing.ncnn import (
     Written,
     error_of,
     normal,

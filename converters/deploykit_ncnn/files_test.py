@@ -14,7 +14,9 @@ from deploykit.errors import DataError, SourceError
 from deploykit.model import Precision
 from deploykit_ncnn import TARGET
 from deploykit_ncnn.layer_graph import Layer, Weight, split_shared_blobs, unique_name
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_ncnn.read_files import read_param, read_storage
+from deploykit_ncnn.write_files import write_bin, write_param
+from deploykit_testing.ncnn import (
     Written,
     assert_float_parity,
     normal,
@@ -23,8 +25,6 @@ from deploykit_ncnn.ncnn_harness_test import (
     stage_of,
     write,
 )
-from deploykit_ncnn.read_files import read_param, read_storage
-from deploykit_ncnn.write_files import write_bin, write_param
 
 BODY = (
     "c = Conv<kernel_shape=[3,3], strides=[2,2], pads=[0,1,1,1]>(x, W, b) r = Clip(c, zero, six) "

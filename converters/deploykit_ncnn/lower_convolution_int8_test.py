@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.model import Model, Precision
 from deploykit_ncnn.lower_convolution_test import ACTIVATIONS, BOUNDS, conv, squeeze
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_testing.ncnn import (
     Arrays,
     Written,
     error_of,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploykit.model import Model
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_testing.ncnn import (
     assert_float_parity,
     normal,
     random_inputs,

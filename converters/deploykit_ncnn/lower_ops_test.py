@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deploykit.errors import UnsupportedModelError, UnsupportedOpsError
 from deploykit.graph.ops import CANONICAL_OPS
 from deploykit_ncnn.lower_graph import lowering_table
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_testing.ncnn import (
     assert_float_parity,
     normal,
     random_inputs,

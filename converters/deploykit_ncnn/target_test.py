@@ -14,7 +14,7 @@ from deploykit.model import Model, Precision, Stage
 from deploykit.target import ArtifactRequest, Target, find_target
 from deploykit_ncnn import TARGET
 from deploykit_ncnn.blob_axes import blob_axis, blob_shape, permute_order, ranked
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_testing.ncnn import (
     normal,
     quantized,
     random_inputs,

@@ -8,9 +8,9 @@ import onnxruntime
 import pytest
 
 from deploykit.errors import DataError
-from deploykit.graph.graph_fixtures_test import parse, random_feeds, run
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit_onnx.half_precision import convert_to_half
+from deploykit_testing.graphs import parse, random_feeds, run
 
 TEXT = """g (float[1, 3, 6, 6] x, float[4, 3, 3, 3] W, float[4] B) => (float[1, 4, 4, 4] y)
     <float low = {0.0}, float high = {6.0}> {

@@ -6,13 +6,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from deploykit.graph.graph_fixtures_test import assert_same_numbers, parse, prepare, reasons
 from deploykit.model import Precision
 from deploykit.target import ArtifactRequest
 from deploykit_onnx import TARGET
 from deploykit_onnx.omit_pool_dilations import OmitPoolDilations
-from deploykit_quantize.quantize_fixtures_test import calibrate, fused, samples_of
 from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.graphs import assert_same_numbers, parse, prepare, reasons
+from deploykit_testing.quantized import calibrate, fused, samples_of
 
 POOL = """g (float[1, 4, 8, 8] x) => (float[1, 4, 4, 4] y) {{
     y = AveragePool <kernel_shape = [2, 2], strides = [2, 2]{attribute}> (x) }}"""

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from deploykit.errors import RunnerError
-from deploykit.graph.graph_fixtures_test import random_feeds
 from deploykit.model import Precision
 from deploykit.runners.base import RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.target import ArtifactRequest
 from deploykit_onnx import TARGET
-from deploykit_quantize.quantize_fixtures_test import NETWORK, fused
+from deploykit_testing.graphs import random_feeds
+from deploykit_testing.quantized import NETWORK, fused
 
 (RUNNER,) = (r for r in TARGET.runners if r.name == "onnxruntime-ort")
 

@@ -10,8 +10,8 @@ from deploykit.graph.reading import constant_array
 from deploykit.model import Model, Precision
 from deploykit_onnx.options import WriteOptions
 from deploykit_onnx.policy import ANY_SCALE_OPS, SAME_SCALE_OPS, policy_of
-from deploykit_quantize.quantize_fixtures_test import NETWORK, calibrate, fused
 from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.quantized import NETWORK, calibrate, fused
 
 
 def quantized(**options: str) -> Model:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.graph.graph_fixtures_test import assert_same_numbers, ops, parse, reasons
 from deploykit_onnx.rewrite_global_means import RewriteGlobalMeans
+from deploykit_testing.graphs import assert_same_numbers, ops, parse, reasons
 
 
 def mean(shape: str, axes: str, keepdims: int, result: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.graph.graph_fixtures_test import assert_same_numbers, ops, parse
 from deploykit_onnx.rewrite_hard_gates import RewriteHardGates
+from deploykit_testing.graphs import assert_same_numbers, ops, parse
 
 
 @pytest.mark.parametrize(

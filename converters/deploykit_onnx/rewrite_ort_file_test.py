@@ -11,7 +11,6 @@ import onnxruntime
 import pytest
 
 from deploykit.errors import UserError
-from deploykit.graph.graph_fixtures_test import random_feeds
 from deploykit.model import Model, Precision
 from deploykit.target import ArtifactRequest
 from deploykit_onnx import TARGET, rewrite_ort_file
@@ -22,8 +21,9 @@ from deploykit_onnx.rewrite_ort_file import (
     sort_kernel_types,
 )
 from deploykit_onnx.write_ort_file import write_ort_file
-from deploykit_quantize.quantize_fixtures_test import NETWORK, calibrate, fused
 from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.graphs import random_feeds
+from deploykit_testing.quantized import NETWORK, calibrate, fused
 
 
 @pytest.fixture(scope="module")

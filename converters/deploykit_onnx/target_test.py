@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 
 from deploykit.errors import ContractError, UnsupportedOpsError
-from deploykit.graph.graph_fixtures_test import as_model, parse, random_feeds
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import ArtifactRequest, CheckingTarget, OptionedTarget, Target, find_target
 from deploykit_onnx import TARGET
-from deploykit_quantize.quantize_fixtures_test import NETWORK, calibrate, fused
 from deploykit_quantize.quantizer import quantize_model
 from deploykit_quantize.weight_only import quantize_weights
+from deploykit_testing.graphs import as_model, parse, random_feeds
+from deploykit_testing.quantized import NETWORK, calibrate, fused
 
 
 @pytest.fixture(scope="module")

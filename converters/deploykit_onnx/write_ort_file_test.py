@@ -9,12 +9,12 @@ import pytest
 from onnxruntime.tools.reduced_build_config_parser import parse_config
 
 from deploykit.errors import SourceError
-from deploykit.graph.graph_fixtures_test import random_feeds
 from deploykit.model import Precision
 from deploykit.target import ArtifactRequest
 from deploykit_onnx import TARGET
 from deploykit_onnx.write_ort_file import OrtFile, read_operators, write_ort_file
-from deploykit_quantize.quantize_fixtures_test import NETWORK, fused
+from deploykit_testing.graphs import random_feeds
+from deploykit_testing.quantized import NETWORK, fused
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from deploykit.graph.reading import constant_array
 from deploykit.graph.value_multiple import multiple_of
 from deploykit.model import Model, Precision, Stage
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     assert_float_parity,
     quantized,
     random_inputs,

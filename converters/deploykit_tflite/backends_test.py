@@ -11,15 +11,15 @@ from deploykit.errors import RunnerError
 from deploykit.model import Precision
 from deploykit.runners.base import RunnerSpec
 from deploykit.runners.process import open_runner
-from deploykit_tflite import write_flatbuffer
-from deploykit_tflite.backends import LiteRtBackend, kept_tensors
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     quantized,
     random_inputs,
     run_onnxruntime,
     stage_of,
     write,
 )
+from deploykit_tflite import write_flatbuffer
+from deploykit_tflite.backends import LiteRtBackend, kept_tensors
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from deploykit.model import Precision
+from deploykit_testing.tflite import quantized, random_inputs, stage_of, write
 from deploykit_tflite.delegate_splits import (
     LEFT_ALWAYS,
     LEFT_IN_INTEGERS,
     find_delegate_splits,
 )
-from deploykit_tflite.lowering_harness_test import quantized, random_inputs, stage_of, write
 
 #: Operator > the nodes between the convolutions, from a to b.
 CASES = {

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from deploykit.errors import SourceError
 from deploykit.model import Precision
+from deploykit_testing.tflite import quantized, random_inputs, stage_of, write
 from deploykit_tflite import TARGET
 from deploykit_tflite.inspect_file import read_model
-from deploykit_tflite.lowering_harness_test import quantized, random_inputs, stage_of, write
 
 
 def data_of(precision: Precision) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     assert_float_parity,
     assert_int8_parity,
     random_inputs,

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from deploykit.errors import UnsupportedOpsError
 from deploykit.model import Model
-from deploykit_tflite.lower_convolution import choose_padding
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     assert_float_parity,
     assert_int8_parity,
     stage_of,
     write,
 )
+from deploykit_tflite.lower_convolution import choose_padding
 from deploykit_tflite.tflite_graph import PADDING_SAME, PADDING_VALID
 
 

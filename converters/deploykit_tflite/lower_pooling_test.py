@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.model import Model
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     assert_float_parity,
     assert_int8_parity,
     random_inputs,

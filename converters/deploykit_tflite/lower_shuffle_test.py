@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploykit.errors import UnsupportedOpsError
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     assert_float_parity,
     assert_int8_parity,
     stage_of,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploykit.model import Model, Precision
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     Arrays,
     Written,
     assert_float_parity,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploykit.errors import RunnerError
-from deploykit_tflite.lowering_harness_test import stage_of, write
+from deploykit_testing.tflite import stage_of, write
 from deploykit_tflite.profile_ops import profile_ops, read_summary
 
 SUMMARY = """==== Run Order ====

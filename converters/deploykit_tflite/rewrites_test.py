@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploykit.model import Model, Stage
-from deploykit_tflite.lowering_harness_test import random_inputs, run_onnxruntime, stage_of
+from deploykit_testing.tflite import random_inputs, run_onnxruntime, stage_of
 from deploykit_tflite.policy import STATIC_INT8
 from deploykit_tflite.rewrite_hard_sigmoid import RewriteHardSigmoid
 from deploykit_tflite.rewrite_hard_swish import RewriteHardSwish

@@ -7,7 +7,7 @@ import pytest
 
 from deploykit.errors import UnsupportedOpsError
 from deploykit.model import Model, Precision
-from deploykit_tflite.lowering_harness_test import stage_of, write
+from deploykit_testing.tflite import stage_of, write
 from deploykit_tflite.store_weights import symmetric_params
 
 

@@ -15,15 +15,15 @@ from deploykit.graph.ops import CANONICAL_OPS, QDQ_OPS
 from deploykit.model import Model, Precision
 from deploykit.runners.registry import available_runners
 from deploykit.target import ArtifactRequest, Target, find_target
-from deploykit_tflite import TARGET, write_flatbuffer
-from deploykit_tflite.lower_graph import TABLE
-from deploykit_tflite.lowering_harness_test import (
+from deploykit_testing.tflite import (
     quantized,
     random_inputs,
     run_onnxruntime,
     stage_of,
     write,
 )
+from deploykit_tflite import TARGET, write_flatbuffer
+from deploykit_tflite.lower_graph import TABLE
 
 
 def convolution() -> Model:

@@ -10,10 +10,10 @@ from deploykit.calibration.collect import collect_statistics, fingerprint_model
 from deploykit.calibration.data import CalibrationData
 from deploykit.calibration.table import CalibrationTable
 from deploykit.errors import DataError
-from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.model import Model, Stage
 from deploykit.preprocess import Preprocess
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_testing.graphs import as_model, parse
+from deploykit_testing.quantized import (
     NETWORK,
     as_data,
     fused,

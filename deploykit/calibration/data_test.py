@@ -9,9 +9,9 @@ from PIL import Image
 
 from deploykit.calibration.data import load_calibration_data, sample_as_data
 from deploykit.errors import ContractError, DataError
-from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.preprocess import Preprocess
 from deploykit.tensors import TensorSpec
+from deploykit_testing.graphs import as_model, parse
 
 INPUT = TensorSpec("x", (1, 3, 6, 8), layout="NCHW")
 CONTRACT = Preprocess(size=(6, 8))

@@ -26,8 +26,11 @@ COMMANDS = {
     "inspect": ("deploykit.cli.inspect", "print a model's stage, or an artefact, in words"),
     "targets": ("deploykit.cli.targets", "list targets: precisions, options, runners, ops"),
     "doctor": ("deploykit.cli.doctor", "say what is missing here, and what installs it"),
-    "zoo": ("deploykit.cli.zoo", "train and evaluate the small models of the examples"),
 }
+
+#: What other packages add: an entry point's name is the subcommand, its value the module, which has
+#: a SUMMARY beside `add_arguments` and `run`.
+ENTRY_POINT_GROUP = "deploykit.commands"
 
 _EXIT_CODES = """\
 exit codes:
@@ -54,7 +57,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"deploykit {deploykit.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, summary) in COMMANDS.items():
+    for name, (module, summary) in _commands(command).items():
         sub = commands.add_parser(
             name,
             help=summary,
@@ -67,6 +70,18 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         if command is None or command == name:
             import_module(module).add_arguments(sub)
     return parser
+
+
+def _commands(wanted: str | None) -> dict[str, tuple[str, str]]:
+    """Subcommand > (module, what it does); those of other packages unless one of ours is wanted."""
+    if wanted in COMMANDS:
+        return COMMANDS
+    from importlib.metadata import entry_points
+
+    added = {e.name: e.value for e in entry_points(group=ENTRY_POINT_GROUP)}
+    return COMMANDS | {
+        name: (module, str(import_module(module).SUMMARY)) for name, module in sorted(added.items())
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,5 +108,5 @@ def _run(arguments: list[str]) -> int:
     # Only the subcommand that is asked for is imported.
     command = next((a for a in arguments if not a.startswith("-")), "")
     args = build_parser(command).parse_args(arguments)
-    code: int = import_module(COMMANDS[args.command][0]).run(args)
+    code: int = import_module(_commands(args.command)[args.command][0]).run(args)
     return code

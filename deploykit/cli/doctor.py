@@ -119,7 +119,7 @@ def _examine_environment(environment: Environment) -> dict[str, Any]:
 
 def _examine_fashion_mnist() -> dict[str, Any]:
     """Where the zoo's dataset is looked for, what of it is missing, and what installs it."""
-    from deploykit.zoo import datasets
+    from deploykit.accuracy import labelled_images as datasets
 
     folder = datasets.FASHION_MNIST_FOLDER
     missing = datasets.missing_idx_files(folder)

@@ -16,9 +16,9 @@ from deploykit.cost.bounds import (
     pointwise_mac_elements,
 )
 from deploykit.cost.count import count_graph
-from deploykit.cost.count_fixtures_test import parse_static
 from deploykit.cost.layer import ElementSizes, StageCost
 from deploykit.graph.functions import add_function
+from deploykit_testing.static_graphs import parse_static
 
 ELEMENTS = ElementSizes(1, 1, 1)  # so that bytes are elements, as in the papers
 #: Channels, kernels and sizes that make the graphs small.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from deploykit.cost.count import count_graph
-from deploykit.cost.count_fixtures_test import parse_static
 from deploykit.cost.layer import ElementSizes
 from deploykit.cost.profile import profile_model
-from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.model import Precision
+from deploykit_testing.graphs import as_model, parse
+from deploykit_testing.static_graphs import parse_static
 
 BLOCK = """g (float[1, 4, 8, 8] x, float[8, 4, 1, 1] W, float[8] B, float[8, 1, 3, 3] D)
     => (float[1, 8, 8, 8] y) {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.cost.count_fixtures_test import parse_static
 from deploykit.cost.formulas import FORMULAS, count_node, data_inputs, parameters_of
 from deploykit.graph.functions import add_function
 from deploykit.graph.ops import CANONICAL_OPS, DOMAIN
+from deploykit_testing.static_graphs import parse_static
 
 
 @pytest.mark.parametrize("op", CANONICAL_OPS, ids=lambda op: op.op_type)

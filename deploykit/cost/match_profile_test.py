@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from deploykit.cost.count import count_graph
-from deploykit.cost.count_fixtures_test import parse_static
 from deploykit.cost.layer import ElementSizes, ProfiledOp, ProfiledRun
 from deploykit.cost.match_profile import match_profile
+from deploykit_testing.static_graphs import parse_static
 
 TEXT = """g (float[1, 8, 4, 4] x, float[8, 8, 1, 1] W) => (float[1, 8, 4, 4] y) {
     a = Conv (x, W)

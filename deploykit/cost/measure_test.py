@@ -14,10 +14,10 @@ from deploykit.cost.split_layers import split_layers
 from deploykit.errors import RunnerError, UserError
 from deploykit.flow.convert import quantize_for_target
 from deploykit.flow.plan import ConvertRequest
-from deploykit.graph.graph_fixtures_test import as_model, parse, run
 from deploykit.graph.qdq import has_qdq
 from deploykit.model import Model, Precision
 from deploykit.target import find_target
+from deploykit_testing.graphs import as_model, parse, run
 
 NETWORK = """g (float[1, 4, 8, 8] x, float[8, 4, 1, 1] W, float[8] B, float[8, 8, 3, 3] V,
     float[5, 8] L) => (float[1, 5] y) {

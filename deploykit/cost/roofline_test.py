@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from deploykit.cost.count import count_graph
-from deploykit.cost.count_fixtures_test import parse_static
 from deploykit.cost.layer import ElementSizes
 from deploykit.cost.roofline import Machine, predict_layer_us, predict_us
+from deploykit_testing.static_graphs import parse_static
 
 TEXT = """g (float[1, 64, 8, 8] x, float[64, 64, 1, 1] W) => (float[1, 64, 64] y) {
     shape = Constant <value_ints = [1, 64, 64]> ()

@@ -21,10 +21,10 @@ from deploykit.target import find_target
 from deploykit.verdict import AccuracyRow, AccuracyTable
 
 if TYPE_CHECKING:
+    from deploykit.accuracy.labelled_images import LabelledImages
+    from deploykit.accuracy.top1 import Top1
     from deploykit.preprocess import Preprocess
     from deploykit.tensors import FloatArray, TensorSpec
-    from deploykit.zoo.datasets import LabelledImages
-    from deploykit.zoo.evaluate import Top1
 
 
 def evaluate(
@@ -53,7 +53,7 @@ def evaluate(
         UserError: the bundle, data or source cannot be used.
         RunnerError: a runtime failed.
     """
-    from deploykit.zoo.evaluate import check_classes
+    from deploykit.accuracy.top1 import check_classes
 
     bundle = read_bundle(folder)
     if bundle.preprocess is None:
@@ -104,7 +104,7 @@ def _row(
 
 
 def _load_images(path: Path, samples: int | None) -> LabelledImages:
-    from deploykit.zoo.datasets import read_labelled_images
+    from deploykit.accuracy.labelled_images import read_labelled_images
 
     images = read_labelled_images(path)
     if samples is None or samples >= len(images):
@@ -153,7 +153,7 @@ def _measure(
     preprocess: Preprocess,
     images: LabelledImages,
 ) -> Top1:
-    from deploykit.zoo.evaluate import top1
+    from deploykit.accuracy.top1 import top1
 
     def predict(tensors: FloatArray) -> FloatArray:
         return run_samples(runner, {source.name: tensors}, (source,), (result,))[result.name]

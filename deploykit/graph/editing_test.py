@@ -6,7 +6,6 @@ import numpy as np
 import onnx_ir as ir
 
 from deploykit.graph.editing import GraphEditor, make_attribute, set_attributes, set_input
-from deploykit.graph.graph_fixtures_test import assert_same_numbers, ops, parse
 from deploykit.graph.provenance import MODULE_KEY
 from deploykit.graph.reading import (
     constant_scalar,
@@ -15,6 +14,7 @@ from deploykit.graph.reading import (
     uniform_constant,
     why_not_private,
 )
+from deploykit_testing.graphs import assert_same_numbers, ops, parse
 
 
 def _graph() -> ir.Model:

@@ -7,9 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from deploykit.graph.evaluate import EVALUATORS, CannotEvaluate, evaluate
-from deploykit.graph.graph_fixtures_test import parse, run
 from deploykit.graph.reading import constant_array
 from deploykit.tensors import Array
+from deploykit_testing.graphs import parse, run
 
 _CONSTANTS = """float[2,3] a = {1, -2, 3, -4, 5, 6}, float[3] b = {0.5, 2, 4}, float s = {2},
     float[2,3] pos = {1, 2, 3, 4, 5, 6}, int64[4] i = {7, -7, 9, -9}, int64[4] j = {2, 2, -4, 4},

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.graph.functions import NAMES, add_function, make_function
-from deploykit.graph.graph_fixtures_test import parse, run
 from deploykit.graph.ops import CANONICAL_OPS, DOMAIN
 from deploykit.tensors import Array
+from deploykit_testing.graphs import parse, run
 
 _HEADER = f'<ir_version: 9, opset_import: ["" : 20, "{DOMAIN}" : 1]>'
 

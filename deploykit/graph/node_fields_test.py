@@ -5,7 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from deploykit.graph.graph_fixtures_test import parse
 from deploykit.graph.node_fields import (
     FormError,
     constant_ints,
@@ -16,6 +15,7 @@ from deploykit.graph.node_fields import (
     shape_of,
 )
 from deploykit.graph.reading import constant_array, constant_scalar
+from deploykit_testing.graphs import parse
 
 
 def node_of(text: str) -> ir.Node:

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from deploykit.errors import UnsupportedModelError
-from deploykit.graph.graph_fixtures_test import parse
 from deploykit.graph.qdq import QuantizedGraph, fold_qdq, has_qdq, with_signed_integers
 from deploykit.tensors import QuantParams
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_testing.graphs import parse
+from deploykit_testing.quantized import (
     NETWORK,
     fused,
     run_values,

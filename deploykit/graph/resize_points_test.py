@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import parse, run
 from deploykit.graph.resize_points import resize_points
+from deploykit_testing.graphs import parse, run
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.graph.provenance import MODULE_KEY, SOURCE_KEY
 from deploykit.graph.text import format_graph, format_notes
 from deploykit.model import PassNote, Stage
 from deploykit.passes.pipeline import advance
+from deploykit_testing.graphs import as_model, parse
 
 _TEXT = """g (float[1,3,4,4] x, float[2,3,3,3] W, float[2] B) => (float[1,2,2,2] y)
     <float low = {0}, float high = {6}> {

@@ -6,11 +6,11 @@ import pytest
 
 from deploykit.cost.bounds import pointwise_mac_bound, pointwise_mac_elements
 from deploykit.errors import UserError
-from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.lint import Finding, LintReport, Severity, lint_model
 from deploykit.lint.fragmentation import measure_block, split_blocks
 from deploykit.lint.rule import RULES, LintContext, Rule
 from deploykit.model import Precision
+from deploykit_testing.graphs import as_model, parse
 
 
 def _lint(text: str, *, precisions: tuple[Precision, ...] = (Precision.FP32,)) -> LintReport:

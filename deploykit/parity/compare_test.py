@@ -12,10 +12,10 @@ from deploykit.errors import ContractError, ParityError, UserError
 from deploykit.parity.compare import Expected, run_artifact, verify_run
 from deploykit.parity.limits import limits_with
 from deploykit.runners.base import Runner, RunnerSpec
-from deploykit.runners.fakes_test import definition, model_of
 from deploykit.runners.process import open_runner
 from deploykit.tensors import QuantParams, TensorSpec
 from deploykit.verdict import Check, LayerRow, Question, Verdict
+from deploykit_testing.fake_runners import definition, model_of
 
 INPUTS = (TensorSpec("x", (1, 3, 2, 2), layout="NCHW"),)
 FLOAT = (TensorSpec("y", (1, 4)),)

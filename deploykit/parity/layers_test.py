@@ -16,10 +16,10 @@ from deploykit.model import Model, Precision, SourceInfo, Stage
 from deploykit.parity.attribute import compare_stages
 from deploykit.parity.layers import compare_layers, describe_values
 from deploykit.parity.stages import run_stage
-from deploykit.runners.fakes_test import definition
 from deploykit.runners.process import open_runner
 from deploykit.target import Artifact
 from deploykit.tensors import QuantParams, TensorSpec
+from deploykit_testing.fake_runners import definition
 
 FLOAT = """
 <ir_version: 9, opset_import: ["" : 20]>

@@ -10,7 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploykit.graph.channel_order import channel_order, channel_orders
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.model import PassNote, Stage
+from deploykit.passes.absorb_channel_permutations import AbsorbChannelPermutations
+from deploykit.passes.pipeline import advance
+from deploykit.passes.remove_unused import RemoveUnused
+from deploykit_testing.graphs import (
     as_model,
     assert_described,
     assert_same_numbers,
@@ -19,10 +23,6 @@ from deploykit.graph.graph_fixtures_test import (
     random_feeds,
     run,
 )
-from deploykit.model import PassNote, Stage
-from deploykit.passes.absorb_channel_permutations import AbsorbChannelPermutations
-from deploykit.passes.pipeline import advance
-from deploykit.passes.remove_unused import RemoveUnused
 
 
 @dataclass

@@ -6,7 +6,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.passes.base import run_passes
+from deploykit.passes.canonicalize import Canonicalize
+from deploykit.passes.fold_constants import FoldConstants
+from deploykit.passes.infer_shapes import InferShapes
+from deploykit.passes.inline_functions import InlineFunctions
+from deploykit_testing.graphs import (
     assert_described,
     assert_same_numbers,
     canonical_reasons,
@@ -16,11 +21,6 @@ from deploykit.graph.graph_fixtures_test import (
     parse,
     prepare,
 )
-from deploykit.passes.base import run_passes
-from deploykit.passes.canonicalize import Canonicalize
-from deploykit.passes.fold_constants import FoldConstants
-from deploykit.passes.infer_shapes import InferShapes
-from deploykit.passes.inline_functions import InlineFunctions
 
 # --- shapes
 

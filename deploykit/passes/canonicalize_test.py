@@ -6,7 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.graph.reading import constant_array, is_op
+from deploykit_testing.graphs import (
     assert_described,
     assert_same_numbers,
     attributes_of,
@@ -16,7 +17,6 @@ from deploykit.graph.graph_fixtures_test import (
     parse,
     prepare,
 )
-from deploykit.graph.reading import constant_array, is_op
 
 # --- Conv and ConvTranspose
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.passes.base import run_passes
+from deploykit.passes.canonicalize import Canonicalize
+from deploykit.passes.eliminate_identities import EliminateIdentities
+from deploykit.passes.fold_constants import FoldConstants
+from deploykit.passes.infer_shapes import InferShapes
+from deploykit.passes.inline_functions import InlineFunctions
+from deploykit_testing.graphs import (
     assert_described,
     assert_same_numbers,
     ops,
@@ -12,12 +18,6 @@ from deploykit.graph.graph_fixtures_test import (
     prepare,
     reasons,
 )
-from deploykit.passes.base import run_passes
-from deploykit.passes.canonicalize import Canonicalize
-from deploykit.passes.eliminate_identities import EliminateIdentities
-from deploykit.passes.fold_constants import FoldConstants
-from deploykit.passes.infer_shapes import InferShapes
-from deploykit.passes.inline_functions import InlineFunctions
 
 _CONSTANTS = """int64[3] same = {2, 3, 4}, int64[3] flat = {1, 6, 4}, int64[6] none = {0,0,0,0,0,0},
     int64[6] some = {0,0,1,0,0,0}, int64[1] zero_at = {0}, int64[1] far = {9},

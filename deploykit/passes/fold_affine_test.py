@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import check
 from deploykit.passes.fold_affine import FoldAffine, per_channel
+from deploykit_testing.graphs import check
 
 
 def _conv(body: str, extra: str = "", shape: str = "1,4,5,5") -> str:

@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.graph.provenance import MODULE_KEY
+from deploykit.model import Stage
+from deploykit.passes.fold_batchnorm import FoldBatchnorm
+from deploykit.passes.pipeline import advance
+from deploykit_testing.graphs import (
     apply,
     as_model,
     assert_described,
@@ -18,10 +22,6 @@ from deploykit.graph.graph_fixtures_test import (
     prepare,
     reasons,
 )
-from deploykit.graph.provenance import MODULE_KEY
-from deploykit.model import Stage
-from deploykit.passes.fold_batchnorm import FoldBatchnorm
-from deploykit.passes.pipeline import advance
 
 _PARAMETERS = "float[{c}] Gamma, float[{c}] Beta, float[{c}] Mean, float[{c}] Var"
 _BN = "BatchNormalization <epsilon = {e}> ({x}, Gamma, Beta, Mean, Var)"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from deploykit.graph.functions import add_function
-from deploykit.graph.graph_fixtures_test import assert_same_numbers, ops, parse, reasons
 from deploykit.graph.reading import constant_array
 from deploykit.passes.fold_constants import FoldConstants
 from deploykit.passes.remove_unused import RemoveUnused
+from deploykit_testing.graphs import assert_same_numbers, ops, parse, reasons
 
 
 def _fold(text: str) -> tuple[ir.Model, list[str]]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import check
 from deploykit.passes.fold_pad import FoldPad
+from deploykit_testing.graphs import check
 
 
 def _text(

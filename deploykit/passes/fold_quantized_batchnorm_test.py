@@ -8,7 +8,13 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.graph.qdq import fold_qdq
+from deploykit.graph.read_qdq import integers_of
+from deploykit.passes.fold_batchnorm import FoldBatchnorm
+from deploykit.passes.fold_quantized_batchnorm import FoldQuantizedBatchnorm
+from deploykit.passes.remove_unused import RemoveUnused
+from deploykit.tensors import Array
+from deploykit_testing.graphs import (
     HEADER,
     assert_described,
     assert_same_numbers,
@@ -16,12 +22,6 @@ from deploykit.graph.graph_fixtures_test import (
     prepare,
     reasons,
 )
-from deploykit.graph.qdq import fold_qdq
-from deploykit.graph.read_qdq import integers_of
-from deploykit.passes.fold_batchnorm import FoldBatchnorm
-from deploykit.passes.fold_quantized_batchnorm import FoldQuantizedBatchnorm
-from deploykit.passes.remove_unused import RemoveUnused
-from deploykit.tensors import Array
 
 PARAMS = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"
 CONV = "Conv <kernel_shape = [1, 1]> (xd, w, bias)"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import apply, check, ops, parse, prepare
 from deploykit.graph.ops import DOMAIN
 from deploykit.passes.fuse_activations import TOLERANCE, FuseActivations
+from deploykit_testing.graphs import apply, check, ops, parse, prepare
 
 _CONSTANTS = {
     "zero": "0",

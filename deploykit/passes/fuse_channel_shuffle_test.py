@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.graph.provenance import MODULE_KEY
+from deploykit.graph.reading import read_int
+from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle, shuffle_groups
+from deploykit_testing.graphs import (
     apply,
     assert_described,
     assert_same_numbers,
@@ -16,9 +19,6 @@ from deploykit.graph.graph_fixtures_test import (
     parse,
     prepare,
 )
-from deploykit.graph.provenance import MODULE_KEY
-from deploykit.graph.reading import read_int
-from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle, shuffle_groups
 
 
 def _dims(numbers: list[int]) -> tuple[str, str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.graph.graph_fixtures_test import apply, check, ops, parse, prepare
-from deploykit.graph.graph_fixtures_test import assert_same_numbers as same
 from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle
 from deploykit.passes.fuse_concat_shuffle_split import FuseConcatShuffleSplit
+from deploykit_testing.graphs import apply, check, ops, parse, prepare
+from deploykit_testing.graphs import assert_same_numbers as same
 
 _SHUFFLE = "r = Reshape (c, m) t = Transpose <perm = [0, 2, 1, 3, 4]> (r) s = Reshape (t, l)"
 _CONSTANTS = """int64[5] m = {1, 2, 4, 3, 3}, int64[4] l = {1, 8, 3, 3}, int64[2] halves = {4, 4},

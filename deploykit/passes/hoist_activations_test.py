@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deploykit.graph.graph_fixtures_test import check
 from deploykit.passes.hoist_activations import HoistActivations
+from deploykit_testing.graphs import check
 
 _HEAD = "g (float[1,4,5,5] x, float[6,4,1,1] W, float[2,4,1,1] V)"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from deploykit.errors import UnsupportedModelError
-from deploykit.graph.graph_fixtures_test import parse
 from deploykit.graph.reading import known_shape, static_shape
 from deploykit.passes.infer_shapes import InferShapes
+from deploykit_testing.graphs import parse
 
 
 def test_infers_what_is_missing_once() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from deploykit.graph.graph_fixtures_test import assert_same_numbers, ops, parse
 from deploykit.graph.provenance import MODULE_KEY
 from deploykit.passes.inline_functions import InlineFunctions
+from deploykit_testing.graphs import assert_same_numbers, ops, parse
 
 _HEADER = '<ir_version: 9, opset_import: ["" : 20, "local" : 1]>'
 _FUNCTIONS = """

@@ -10,13 +10,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.graph.graph_fixtures_test import (
-    as_model,
-    assert_described,
-    assert_same_numbers,
-    ops,
-    parse,
-)
 from deploykit.graph.ops import DOMAIN, is_canonical
 from deploykit.graph.provenance import MODULE_KEY
 from deploykit.model import Stage
@@ -27,6 +20,13 @@ from deploykit.passes.pipeline import (
     fuse_passes,
     simplify_model,
     simplify_passes,
+)
+from deploykit_testing.graphs import (
+    as_model,
+    assert_described,
+    assert_same_numbers,
+    ops,
+    parse,
 )
 
 #: A ShuffleNetV2 unit, a squeeze-and-excite, h-swish and SiLU in primitive ops, and a classifier.

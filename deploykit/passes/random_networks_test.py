@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.graph.ops import is_canonical
+from deploykit.model import Stage
+from deploykit.passes.pipeline import advance
+from deploykit_testing.graphs import (
     as_model,
     assert_described,
     assert_same_numbers,
     ops,
     parse,
 )
-from deploykit.graph.ops import is_canonical
-from deploykit.model import Stage
-from deploykit.passes.pipeline import advance
 
 _CONSTANTS = """float zero = {0}, float one = {1}, float half = {0.5}, float three = {3},
     float six = {6}, float sixth = {0.16666667}, float low = {-3.4028234663852886e38}"""

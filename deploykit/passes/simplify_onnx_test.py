@@ -8,7 +8,11 @@ import onnx_ir as ir
 import pytest
 
 from deploykit.errors import UnsupportedModelError
-from deploykit.graph.graph_fixtures_test import (
+from deploykit.graph.provenance import MODULE_KEY, SOURCE_KEY
+from deploykit.graph.skeleton import serialize_skeleton
+from deploykit.passes import simplify_onnx
+from deploykit.passes.pipeline import simplify_model
+from deploykit_testing.graphs import (
     as_model,
     assert_described,
     assert_same_numbers,
@@ -16,10 +20,6 @@ from deploykit.graph.graph_fixtures_test import (
     parse,
     run,
 )
-from deploykit.graph.provenance import MODULE_KEY, SOURCE_KEY
-from deploykit.graph.skeleton import serialize_skeleton
-from deploykit.passes import simplify_onnx
-from deploykit.passes.pipeline import simplify_model
 
 _OLD = '<ir_version: 7, opset_import: ["" : 11]>\n'
 

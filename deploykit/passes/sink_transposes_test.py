@@ -7,13 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import (
-    assert_described,
-    assert_same_numbers,
-    ops,
-    parse,
-    reasons,
-)
 from deploykit.passes.base import run_passes
 from deploykit.passes.canonicalize import Canonicalize
 from deploykit.passes.eliminate_identities import EliminateIdentities
@@ -22,6 +15,13 @@ from deploykit.passes.infer_shapes import InferShapes
 from deploykit.passes.inline_functions import InlineFunctions
 from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.sink_transposes import SinkTransposes, moves_elements
+from deploykit_testing.graphs import (
+    assert_described,
+    assert_same_numbers,
+    ops,
+    parse,
+    reasons,
+)
 
 _TO_NHWC, _TO_NCHW = "Transpose <perm = [0, 2, 3, 1]>", "Transpose <perm = [0, 3, 1, 2]>"
 _BEFORE = (InlineFunctions(), FoldConstants(), InferShapes(), Canonicalize())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.graph.graph_fixtures_test import apply, ops, parse, prepare
-from deploykit.graph.graph_fixtures_test import assert_same_numbers as same
 from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle
 from deploykit.passes.fuse_concat_shuffle_split import FuseConcatShuffleSplit
 from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.slice_channels import SliceChannels
+from deploykit_testing.graphs import apply, ops, parse, prepare
+from deploykit_testing.graphs import assert_same_numbers as same
 
 _CONSTANTS = """int64[5] pair = {2, 1, 4, 3, 3}, int64[5] inner = {1, 2, 4, 3, 3},
     int64[3] matrix = {4, 2, 9}, int64[4] half = {1, 4, 3, 3}, int64[3] flat = {1, 1, 72},

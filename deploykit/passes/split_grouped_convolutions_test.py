@@ -5,14 +5,6 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from deploykit.graph.graph_fixtures_test import (
-    as_model,
-    assert_described,
-    assert_same_numbers,
-    check,
-    ops,
-    parse,
-)
 from deploykit.graph.reading import read_int
 from deploykit.model import Stage
 from deploykit.passes.absorb_channel_permutations import AbsorbChannelPermutations
@@ -20,6 +12,14 @@ from deploykit.passes.hoist_activations import HoistActivations
 from deploykit.passes.pipeline import advance
 from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.split_grouped_convolutions import SplitGroupedConvolutions
+from deploykit_testing.graphs import (
+    as_model,
+    assert_described,
+    assert_same_numbers,
+    check,
+    ops,
+    parse,
+)
 
 
 def _text(read: int, made: int, group: int, *, bias: bool = True, kernel: int = 1) -> str:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from deploykit.graph.graph_fixtures_test import parse, prepare, random_feeds, run
 from deploykit.passes.value_bounds import ANYTHING, find_bounds
+from deploykit_testing.graphs import parse, prepare, random_feeds, run
 
 _MEAN = "AveragePool <kernel_shape = [3,3], pads = [1,1,1,1]"
 _MAX = "MaxPool <kernel_shape = [2,2]>"

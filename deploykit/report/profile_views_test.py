@@ -15,11 +15,11 @@ from PIL import Image
 
 from deploykit.cost.layer import Measurement, ModelProfile, ProfiledOp, ProfiledRun
 from deploykit.cost.profile import profile_model
-from deploykit.graph.graph_fixtures_test import as_model, parse
 from deploykit.report.html import Markup, element, table
 from deploykit.report.profile_html import profile_to_html
 from deploykit.report.profile_json import profile_to_json
 from deploykit.report.profile_terminal import render_profile
+from deploykit_testing.graphs import as_model, parse
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (

@@ -11,7 +11,6 @@ import pytest
 
 from deploykit.cli import main
 from deploykit.errors import UserError
-from deploykit.runners import fakes_test
 from deploykit.runners.base import RunnerDefinition, RunnerSpec
 from deploykit.runners.environments import (
     FOLDER_VARIABLE,
@@ -27,6 +26,7 @@ from deploykit.runners.environments import (
 from deploykit.runners.foreign_child import PackageFinder
 from deploykit.runners.process import open_runner
 from deploykit.runners.registry import available_runners, environments, why_unavailable
+from deploykit_testing import fake_runners
 
 THIS_PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -151,7 +151,7 @@ def test_a_child_in_another_interpreter_has_deploykit_and_not_our_packages(folde
     for name in ("numpy", "numpy.libs"):  # what an environment has of its own
         if (ours / name).exists():
             (packages / name).symlink_to(ours / name)
-    fake = replace(fakes_test.definition("Interpreter"), environment=own)
+    fake = replace(fake_runners.definition("Interpreter"), environment=own)
     with open_runner(RunnerSpec("fake", "file"), fake) as runner:
         assert runner.info.details["prefix"] == str((folder / "old").resolve())
         assert runner.info.details["foreign"] == ""

@@ -22,8 +22,8 @@ from deploykit.errors import (
     UserError,
 )
 from deploykit.runners.base import Runner, RunnerDefinition, RunnerSpec
-from deploykit.runners.fakes_test import MODULE, definition
 from deploykit.runners.process import open_runner
+from deploykit_testing.fake_runners import MODULE, definition
 
 
 def open_fake(timeout_s: float = 60.0, backend: str = "FakeBackend", **options: Any) -> Runner:
@@ -295,7 +295,7 @@ def test_the_child_imports_from_where_the_parent_does_and_not_from_the_current_f
     (tmp_path / "here" / "ctypes.py").write_text("raise SystemExit('hijacked')\n")
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "my_backend.py").write_text(
-        "from deploykit.runners.fakes_test import FakeBackend\n"
+        "from deploykit_testing.fake_runners import FakeBackend\n"
         "class MyBackend(FakeBackend):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "plugins")

@@ -45,7 +45,7 @@ class Architecture:
 _REGISTERED: dict[str, Callable[..., Architecture]] = {}
 
 #: Registers deploykit's own when it is imported, which needs torch: so on demand only.
-_OWN_ARCHITECTURES = "deploykit.zoo.architectures"
+_OWN_ARCHITECTURES = "deploykit.architectures"
 
 
 def register_architecture(name: str, build: Callable[..., Architecture]) -> None:

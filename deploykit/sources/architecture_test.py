@@ -16,7 +16,7 @@ from deploykit.sources.architecture import (
 )
 from deploykit.sources.load import load
 from deploykit.sources.options import LoadOptions
-from deploykit.sources.tiny_networks_test import ARCH, TinyNet, trained
+from deploykit_testing.tiny_networks import ARCH, TinyNet, trained
 
 
 def test_timm_gives_network_input_and_contract() -> None:
@@ -122,8 +122,8 @@ def test_weights_from_elsewhere_are_refused_in_a_name_too() -> None:
         ("torchvision/mobilenet_v4", "torchvision/mobilenet_v"),
         ("deploykit/nothing_like_it", "no architecture called 'nothing_like_it'"),
         ("no.such.package_of_ours:build", "cannot import"),
-        ("deploykit.sources.tiny_networks_test:bild_tiny", "build_tiny"),
-        ("deploykit.sources.tiny_networks_test:build_nothing", "returned a str"),
+        ("deploykit_testing.tiny_networks:bild_tiny", "build_tiny"),
+        ("deploykit_testing.tiny_networks:build_nothing", "returned a str"),
         ("keras/mobilenet", "timm/NAME"),
         ("timm/hf-hub:someone/something", "fetched from elsewhere"),
     ],

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from deploykit.errors import SourceError
 from deploykit.sources.detect import SourceKind, detect, detect_kind
 from deploykit.sources.pickle_scan import scan_pickle
-from deploykit.sources.tiny_networks_test import INPUT_SHAPE, TinyNet, trained
+from deploykit_testing.tiny_networks import INPUT_SHAPE, TinyNet, trained
 
 ONNX_TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[1,3] x) => (float[1,3] y) { y = Relu(x) }"""

@@ -19,7 +19,7 @@ from deploykit.sources import architecture
 from deploykit.sources.architecture import Architecture
 from deploykit.sources.load import load, sanitize_name
 from deploykit.sources.options import LoadOptions
-from deploykit.sources.tiny_networks_test import (
+from deploykit_testing.tiny_networks import (
     ARCH,
     INPUT_SHAPE,
     TinyNet,

@@ -19,7 +19,7 @@ from deploykit.sources.detect_test import Bomb
 from deploykit.sources.exported_program import open_exported_program
 from deploykit.sources.options import LoadOptions
 from deploykit.sources.program_archive import check_program_archive, weights_only_enforced
-from deploykit.sources.tiny_networks_test import INPUT_SHAPE, TinyNet, trained
+from deploykit_testing.tiny_networks import INPUT_SHAPE, TinyNet, trained
 
 Change = Callable[[str, bytes], bytes]
 

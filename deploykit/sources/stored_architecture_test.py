@@ -18,9 +18,9 @@ from deploykit.sources.checkpoint import FORMAT, checkpoint_of
 from deploykit.sources.checkpoint_source import network_of
 from deploykit.sources.options import LoadOptions
 from deploykit.sources.stored_architecture import plain_kwargs, stored_architecture
-from deploykit.sources.tiny_networks_test import ARCH, TinyNet, trained
-from deploykit.zoo.checkpoint import Checkpoint
-from deploykit.zoo.networks import network_of_checkpoint
+from deploykit_testing.tiny_networks import ARCH, TinyNet, trained
+from deploykit_zoo.checkpoint import Checkpoint
+from deploykit_zoo.networks import network_of_checkpoint
 
 
 def _saved(tmp_path: Path, **content: Any) -> Path:

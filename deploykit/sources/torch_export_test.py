@@ -16,10 +16,10 @@ from deploykit.graph.ops import OPSET
 from deploykit.graph.provenance import module_path, source_line
 from deploykit.model import Model, SourceInfo, Stage
 from deploykit.sources.functional_program import make_functional
-from deploykit.sources.tiny_networks_test import INPUT_SHAPE, TinyNet, picture, run_onnx, trained
 from deploykit.sources.torch_export import capture_program, example_inputs, export_program
 from deploykit.sources.torch_source import flatten_outputs
 from deploykit.sources.torch_translations import needs_no_decomposition
+from deploykit_testing.tiny_networks import INPUT_SHAPE, TinyNet, picture, run_onnx, trained
 
 
 class Calls(nn.Module):
@@ -74,7 +74,7 @@ def test_nodes_know_their_module_and_line() -> None:
     assert where["conv2d"][0] == "stem"
     assert where["conv2d_2"][0] == "blocks.1.depthwise"
     assert where["batch_norm"][0] == "blocks.0.norm"
-    assert all(line.startswith("tiny_networks_test.py:") for _, line in where.values())
+    assert all(line.startswith("tiny_networks.py:") for _, line in where.values())
     assert not any("/" in line for _, line in where.values())
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from deploykit.errors import SourceError
-from deploykit.sources.tiny_networks_test import TinyNet, trained
 from deploykit.sources.weights import compare_weights, load_weights, strip_prefixes
+from deploykit_testing.tiny_networks import TinyNet, trained
 
 
 @pytest.mark.parametrize(

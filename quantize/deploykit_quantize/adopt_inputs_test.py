@@ -9,20 +9,20 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.graph.graph_fixtures_test import parse, run
 from deploykit.graph.read_qdq import is_dequantize, is_quantize, read_params
 from deploykit.model import Model, SourceInfo, Stage
 from deploykit.tensors import Array, QuantParams
 from deploykit_quantize.adopt_qdq import adopt_quantization
 from deploykit_quantize.policy import Policy, Recipe, TensorRule
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.graphs import parse, run
+from deploykit_testing.quantized import (
     NETWORK,
     calibrate,
     fused,
     run_values,
     samples_of,
 )
-from deploykit_quantize.quantizer import quantize_model
 
 POLICY = Policy(
     recipe=replace(

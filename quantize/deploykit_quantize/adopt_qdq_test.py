@@ -7,11 +7,11 @@ import onnx_ir as ir
 import pytest
 
 from deploykit.errors import ContractError
-from deploykit.graph.graph_fixtures_test import parse, run
 from deploykit.graph.qdq import fold_qdq
 from deploykit.model import Model, SourceInfo, Stage
 from deploykit_quantize.adopt_qdq import adopt_quantization
 from deploykit_quantize.policy import FixedParams, Policy, Recipe
+from deploykit_testing.graphs import parse, run
 
 POLICY = Policy(
     recipe=Recipe.parse("static_wi8_ai8"),

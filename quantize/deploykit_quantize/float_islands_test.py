@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from deploykit.passes.base import Findings
 from deploykit_quantize.float_islands import find_float_islands
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.quantized import (
     POLICY,
     calibrate,
     fused,
@@ -18,7 +19,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     samples_of,
     snr_db,
 )
-from deploykit_quantize.quantizer import quantize_model
 
 
 def islands_of(body: str, ranges: dict[str, tuple[float, float]]) -> tuple[list[str], list[str]]:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import HEADER, reasons, run
 from deploykit.graph.read_qdq import is_dequantize, is_quantize, read_params
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit.tensors import QuantParams
 from deploykit_quantize.join_channel_scales import cover_channels, join_channel_scales
+from deploykit_testing.graphs import HEADER, reasons, run
 
 TEXT = """g (float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y, float[1, 3, 4, 4] z)
   <float[3] s = {0.01, 0.02, 0.005}, uint8[3] o = {0, 0, 0}, float t = {%s}, uint8 p = {0}> {

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import ContractError, DataError
-from deploykit.graph.graph_fixtures_test import parse
 from deploykit.graph.qdq import fold_qdq
 from deploykit.model import Stage
 from deploykit.passes.base import Findings, Pass, PassResult
 from deploykit_quantize.policy import Observer, Recipe
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.graphs import parse
+from deploykit_testing.quantized import (
     NETWORK,
     POLICY,
     calibrate,
@@ -28,7 +29,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     simulate,
     snr_db,
 )
-from deploykit_quantize.quantizer import quantize_model
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from deploykit.graph.qdq import fold_qdq
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import quantize_model
+from deploykit_testing.quantized import (
     POLICY,
     calibrate,
     describe_nodes,
@@ -11,7 +12,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     quantized,
     scale_of,
 )
-from deploykit_quantize.quantizer import quantize_model
 
 
 def test_an_activation_behind_a_pool_has_its_own_scale() -> None:

@@ -9,7 +9,8 @@ from deploykit.errors import ContractError
 from deploykit.graph.qdq import fold_qdq
 from deploykit.model import Stage
 from deploykit_quantize.policy import Recipe
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.weight_only import quantize_weights
+from deploykit_testing.quantized import (
     NETWORK,
     describe_nodes,
     fused,
@@ -18,7 +19,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     simulate,
     snr_db,
 )
-from deploykit_quantize.weight_only import quantize_weights
 
 DYNAMIC = Recipe.parse("dynamic_wi8_afp32")
 

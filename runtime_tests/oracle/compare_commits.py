@@ -83,8 +83,8 @@ def differences(
 
 
 def _write_networks(folder: Path) -> None:
-    from deploykit.zoo.checkpoint import write_checkpoint
-    from deploykit.zoo.full_size import NETWORKS, full_size_checkpoint
+    from deploykit_zoo.checkpoint import write_checkpoint
+    from deploykit_zoo.full_size import NETWORKS, full_size_checkpoint
 
     for name in NETWORKS:
         write_checkpoint(folder / f"{name}.pt", full_size_checkpoint(name))

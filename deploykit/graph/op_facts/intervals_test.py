@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.graph.graph_fixtures_test import parse, prepare, run
 from deploykit.graph.op_facts import ANYTHING, CANONICAL_OPS, Kind, Op, clamp_of, facts_of, interval
+from deploykit_testing.graphs import parse, prepare, run
 
 _FORMS = {
     "Clip": "y = Clip (x, low, high)",

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import DataError
-from deploykit.graph.graph_fixtures_test import parse
 from deploykit_quantize.observe.derive_range import Range, derive_range
-from deploykit_quantize.quantize_fixtures_test import run_values
+from deploykit_testing.graphs import parse
+from deploykit_testing.quantized import run_values
 
 NODES = [
     "y = Add (a, b)",

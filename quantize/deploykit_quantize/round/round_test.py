@@ -10,7 +10,13 @@ from deploykit.tensors import Array
 from deploykit_quantize.arithmetic import weight_params
 from deploykit_quantize.layer_inputs import collect_moments, stream_values
 from deploykit_quantize.policy import TensorRule
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import Placement, place_integers, prepare_model
+from deploykit_quantize.round.keep_sums import KeepSums
+from deploykit_quantize.round.nearest import Nearest
+from deploykit_quantize.round.optimal_brain import round_rows, row_errors
+from deploykit_quantize.round.second_order import SecondOrder
+from deploykit_quantize.weighted_layer import WeightedLayer, weighted_layer
+from deploykit_testing.quantized import (
     NETWORK,
     POLICY,
     as_data,
@@ -18,12 +24,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     fused,
     samples_of,
 )
-from deploykit_quantize.quantizer import Placement, place_integers, prepare_model
-from deploykit_quantize.round.keep_sums import KeepSums
-from deploykit_quantize.round.nearest import Nearest
-from deploykit_quantize.round.optimal_brain import round_rows, row_errors
-from deploykit_quantize.round.second_order import SecondOrder
-from deploykit_quantize.weighted_layer import WeightedLayer, weighted_layer
 
 RULE = TensorRule("int8", symmetric=True, per_channel=True)
 

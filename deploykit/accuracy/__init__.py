@@ -1,0 +1,1 @@
+"""Accuracy on labelled images: reading them, and top-1."""
