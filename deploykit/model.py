@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.preprocess import Preprocess
+from deploykit.preprocess import ContractOrigin, Preprocess
 from deploykit.tensors import Array, Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -97,10 +97,13 @@ class Model:
         stage: Which stage it is.
         name: The model's name, used for files: lower case, no spaces.
         source: Where it came from.
-        preprocess: The contract of its picture input, where known.
+        preprocess: The contract of its image input, where known.
+        preprocess_origin: Where that contract comes from.
         labels: Class names in the order of the output, where known.
         calibration_sample: uint8 (n, H, W, C) pictures that came with the checkpoint, or None.
         notes: What the passes did on the way to this stage, oldest first.
+        identified: How the architecture was found from the weights, for the user; empty where the
+            file or the user names it.
     """
 
     graph: ir.Model
@@ -111,6 +114,8 @@ class Model:
     labels: tuple[str, ...] | None = None
     calibration_sample: Array | None = None
     notes: tuple[PassNote, ...] = ()
+    preprocess_origin: ContractOrigin = ContractOrigin.UNKNOWN
+    identified: str = ""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

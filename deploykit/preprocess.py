@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import ContractError, DataError
@@ -24,6 +25,26 @@ else:  # the command line's help needs no numpy
 
 _COLORS = {"RGB": 3, "BGR": 3, "GRAY": 1}
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+_GRAY: Mapping[str, float] = {"mean": 0.0, "std": 1.0}
+_LARGEST_SIDE = 1 << 14
+
+
+class ContractOrigin(Enum):
+    """Where a preprocessing contract comes from.
+
+    The value is said to the user. An assumed one was never checked against how this very network
+    was trained, and a wrong one costs accuracy that no comparison of files can show.
+    """
+
+    UNKNOWN = "nothing says how an image becomes the input"
+    CHECKPOINT = "from the checkpoint"
+    USER = "from the command line"
+    ASSUMED = "assumed: what the library's own weights of this architecture are evaluated with"
+
+    @property
+    def assumed(self) -> bool:
+        """Whether it is a guess."""
+        return self is ContractOrigin.ASSUMED
 
 
 @dataclass(frozen=True)
@@ -62,8 +83,9 @@ class Preprocess:
                 f"preprocess.interpolation is {self.interpolation!r}",
                 expected=f"one of {', '.join(_INTERPOLATIONS)}",
             )
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ContractError(f"preprocess.size is {self.size}", expected="(height, width)")
+        _check_sizes("size", self.size)
+        if self.resize is not None:
+            _check_sizes("resize", self.resize)
         channels = _COLORS[self.color]
         if len(self.mean) != channels or len(self.std) != channels:
             raise ContractError(
@@ -72,6 +94,8 @@ class Preprocess:
             )
         if min(self.std) <= 0 or not np.isfinite([*self.mean, *self.std]).all():
             raise ContractError(f"preprocess.std is {self.std}", expected="finite and above zero")
+        _check_unit("mean", self.mean)
+        _check_unit("std", self.std)
 
     @property
     def channels(self) -> int:
@@ -103,10 +127,38 @@ class Preprocess:
                 f"a preprocess contract with fields {sorted(data)}",
                 expected=f"'size' and any of {sorted(known - {'size'})}",
             )
-        values: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
-        }
+        color = data.get("color", cls.color)
+        if not isinstance(color, str) or color not in _COLORS:
+            raise ContractError(
+                f"preprocess.color is {color!r}", expected=f"one of {', '.join(_COLORS)}"
+            )
+        values: dict[str, Any] = {"color": color, "size": read_sizes("size", data["size"])}
+        if not isinstance(values["size"], tuple):
+            values["size"] = (values["size"], values["size"])
+        if data.get("resize") is not None:
+            values["resize"] = read_sizes("resize", data["resize"])
+        if "interpolation" in data:
+            values["interpolation"] = data["interpolation"]
+        for name in ("mean", "std"):
+            if name in data or color == "GRAY":
+                values[name] = read_channels(name, data.get(name, _GRAY[name]), _COLORS[color])
         return cls(**values)
+
+    def describe(self) -> str:
+        """One line: what an image goes through, in order."""
+        height, width = self.size
+        if self.resize is None:
+            sizes = f"resized to {height}x{width}"
+        elif isinstance(self.resize, int):
+            sizes = f"shorter side to {self.resize}, centre crop {height}x{width}"
+        else:
+            sizes = f"resized to {self.resize[0]}x{self.resize[1]}, centre crop {height}x{width}"
+        mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        low, high = self.tensor_range
+        return (
+            f"EXIF orientation applied, {self.color}, {sizes} ({self.interpolation}), "
+            f"(pixel/255 - [{mean}]) / [{std}], range {low:.3g} to {high:.3g}"
+        )
 
     def apply(self, picture: ByteArray | Image) -> FloatArray:
         """One picture to one tensor.
@@ -175,6 +227,65 @@ class Preprocess:
         if (top, left) != (0, 0) or target != (height, width):
             image = image.crop((left, top, left + width, top + height))
         return image
+
+
+def read_sizes(name: str, value: object) -> int | tuple[int, int]:
+    """A size, as JSON or a flag gives it: one whole number, or (height, width).
+
+    Raises:
+        ContractError: anything else.
+    """
+    pair = isinstance(value, (list, tuple))
+    numbers: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    if not whole or len(numbers) != (2 if pair else 1):
+        raise ContractError(
+            f"preprocess.{name} is {value!r:.80}", expected="a whole number, or [height, width]"
+        )
+    sizes = (numbers[0], numbers[1]) if pair else numbers[0]
+    _check_sizes(name, sizes)
+    return sizes
+
+
+def read_channels(name: str, value: object, channels: int) -> tuple[float, ...]:
+    """A mean or std, as JSON or a flag gives it: one number for all channels, or one for each.
+
+    Raises:
+        ContractError: anything else.
+    """
+    given: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+    numbers = given if isinstance(value, (list, tuple)) else given * channels
+    if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in numbers):
+        raise ContractError(
+            f"preprocess.{name} is {value!r:.80}", expected=f"a number, or {channels} numbers"
+        )
+    return tuple(float(n) for n in numbers)
+
+
+def _check_sizes(name: str, sizes: int | tuple[int, ...]) -> None:
+    pair = (sizes, sizes) if isinstance(sizes, int) else sizes
+    if len(pair) != 2 or not all(
+        isinstance(side, int) and 1 <= side <= _LARGEST_SIDE for side in pair
+    ):
+        raise ContractError(
+            f"preprocess.{name} is {sizes!r:.80}",
+            expected=f"height and width in pixels, 1 to {_LARGEST_SIDE:,}",
+        )
+
+
+def _check_unit(name: str, values: tuple[float, ...]) -> None:
+    """Refuse what is meant for pixels of 0 to 255.
+
+    Raises:
+        ContractError: with the values that were probably meant.
+    """
+    if max(abs(v) for v in values) > 1:
+        meant = ", ".join(f"{v / 255:.4g}" for v in values)
+        raise ContractError(
+            f"preprocess.{name} is {', '.join(f'{v:g}' for v in values)}",
+            expected="values for pixels scaled to 0..1, so none above 1",
+            advice=f"for pixels of 0 to 255 that is {meant}",
+        )
 
 
 def _in_8_bits(image: Image) -> Image:

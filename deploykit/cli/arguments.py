@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deploykit.model import Model
     from deploykit.preprocess import Preprocess
+    from deploykit.preprocess_flags import PreprocessChanges
 
 
 #: Beyond these a number on the command line is a slip.
@@ -70,6 +71,32 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "'preprocess' in a bundle's deploykit.json)",
     )
     group.add_argument("--name", default="", help="the model's name; default: the file's")
+    _add_preprocess_arguments(parser)
+
+
+def _add_preprocess_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("preprocessing (changes what the model or --preprocess says)")
+    group.add_argument(
+        "--mean", default="", metavar="M|R,G,B", help="subtracted, for pixels scaled to 0..1"
+    )
+    group.add_argument(
+        "--std", default="", metavar="S|R,G,B", help="divided by, for pixels scaled to 0..1"
+    )
+    group.add_argument(
+        "--resize",
+        default="",
+        metavar="N|HxW|none",
+        help="shorter side, or exact size, before the centre crop",
+    )
+    group.add_argument("--crop", default="", metavar="N|HxW", help="size that the network reads")
+    group.add_argument("--interpolation", default="", help="nearest, bilinear or bicubic")
+    group.add_argument("--color", default="", help="RGB, BGR or GRAY: the order of the channels")
+    group.add_argument(
+        "--labels",
+        default="",
+        metavar="FILE|A,B,...",
+        help="class names in the order of the outputs: a text file, one a line, or a list",
+    )
 
 
 def load_source(args: argparse.Namespace) -> Model:
@@ -85,9 +112,42 @@ def load_source(args: argparse.Namespace) -> Model:
         input_shape=parse_input_shape(args.input) if args.input else (),
         trust_pickle=args.trust_pickle,
     )
-    contract = read_contract(Path(args.preprocess)) if args.preprocess else None
-    model = load(args.model, options=options, name=args.name)
-    return model if contract is None else replace(model, preprocess=contract)
+    changes = read_preprocess_changes(args)  # before the model is loaded, which takes seconds
+    return _with_changes(load(args.model, options=options, name=args.name), changes)
+
+
+def read_preprocess_changes(args: argparse.Namespace) -> PreprocessChanges:
+    """What the flags say of the preprocessing contract and the labels.
+
+    Raises:
+        UserError: a value that cannot be read.
+    """
+    from deploykit.preprocess_flags import PreprocessChanges, read_flags, read_labels
+
+    names = ("mean", "std", "resize", "crop", "interpolation", "color")
+    fields = read_flags({name: getattr(args, name) for name in names})
+    whole = read_contract(Path(args.preprocess)) if args.preprocess else None
+    return PreprocessChanges(whole, fields, read_labels(args.labels))
+
+
+def _with_changes(model: Model, changes: PreprocessChanges) -> Model:
+    from deploykit.preprocess import ContractOrigin
+
+    if changes:
+        shape = model.inputs[0].shape if len(model.inputs) == 1 else ()
+        contract = changes.apply(model.preprocess, shape)
+        model = replace(model, preprocess=contract, preprocess_origin=ContractOrigin.USER)
+    return model if changes.labels is None else replace(model, labels=changes.labels)
+
+
+def source_lines(model: Model) -> list[str]:
+    """What a user should see of what was loaded: the architecture, and what an image becomes."""
+    lines = [f"loaded {model.name}: {model.source.kind} {model.source.arch}".rstrip()]
+    if model.identified:
+        lines.append(model.identified)
+    if model.preprocess is not None:
+        lines.append(f"image: {model.preprocess.describe()}; {model.preprocess_origin.value}")
+    return lines
 
 
 def read_contract(path: Path) -> Preprocess:

@@ -13,6 +13,7 @@ from deploykit.cli.arguments import (
     load_source,
     positive,
     sample_count,
+    source_lines,
     terminal_width,
 )
 
@@ -187,7 +188,8 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
     )
     model = load_source(args)
-    progress(f"loaded {model.name}: {model.source.kind} {model.source.arch}".rstrip())
+    for line in source_lines(model):
+        progress(line)
     result = convert(model, request, progress=progress)
     report = result.report
     if args.json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import SourceError
 from deploykit.model import Model, SourceInfo, Stage
+from deploykit.preprocess import ContractOrigin
 from deploykit.sources.detect import Detection, SourceKind, detect
 from deploykit.sources.options import LoadOptions
 
@@ -163,6 +164,8 @@ def _model_of(
         preprocess=opened.preprocess,
         labels=opened.labels,
         calibration_sample=opened.calibration_sample,
+        preprocess_origin=opened.preprocess_origin if opened.preprocess else ContractOrigin.UNKNOWN,
+        identified=opened.identified,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import MissingDependencyError, SourceError
-from deploykit.preprocess import Preprocess
+from deploykit.preprocess import ContractOrigin, Preprocess
 from deploykit.tensors import Array
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ class TorchSource:
         program: A module in evaluation mode and float32, a ScriptModule, or an exported program.
         input_shapes: One static shape an input, pictures as NCHW.
         arch: The architecture's name, where there is one.
-        preprocess: The contract of its picture input, where known.
+        preprocess: The contract of its image input, where known.
+        preprocess_origin: Where the contract comes from.
         labels: Class names in the order of the output, where known.
-        calibration_sample: uint8 (n, H, W, C) pictures, or None.
+        calibration_sample: uint8 (n, H, W, C) images, or None.
+        identified: What was found out about the architecture from the weights, for the user;
+            empty where the file or the user says what it is.
     """
 
     program: torch.nn.Module | ExportedProgram
@@ -33,6 +36,8 @@ class TorchSource:
     preprocess: Preprocess | None = None
     labels: tuple[str, ...] | None = None
     calibration_sample: Array | None = None
+    preprocess_origin: ContractOrigin = ContractOrigin.UNKNOWN
+    identified: str = ""
 
 
 def import_torch(needed_for: str) -> Any:
