@@ -161,6 +161,7 @@ def checkpoint_of(content: object, key: str, *, origin: str) -> CheckpointConten
     args = _arguments_of(content)
     arch = content.get("arch")
     size = args.get("input_size") or ()
+    own_kwargs = content.get("arch_kwargs")
     return CheckpointContent(
         state_dict=state_dict,
         key=used,
@@ -168,12 +169,24 @@ def checkpoint_of(content: object, key: str, *, origin: str) -> CheckpointConten
         arch_kwargs={
             **{k: args[k] for k in ("num_classes", "in_chans") if args.get(k)},
             **(args["model_kwargs"] if isinstance(args.get("model_kwargs"), Mapping) else {}),
+            **(own_kwargs if isinstance(own_kwargs, Mapping) else {}),
         },
+        labels=_labels_of(content),
         input_size=tuple(int(n) for n in size) if len(size) == 3 else (),
         preprocess_config={
             k: args[k] for k in ("mean", "std", "interpolation", "crop_pct") if args.get(k)
         },
     )
+
+
+def _labels_of(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Class names beside weights of no declared format: a list of strings, or index > name."""
+    labels = content.get("labels", content.get("classes"))
+    if isinstance(labels, Mapping) and list(labels) == list(range(len(labels))):
+        labels = list(labels.values())
+    if isinstance(labels, (list, tuple)) and labels and all(isinstance(n, str) for n in labels):
+        return tuple(labels)
+    return None
 
 
 def _arguments_of(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deploykit.errors import SourceError
-from deploykit.preprocess import Preprocess
+from deploykit.preprocess import ContractOrigin, Preprocess
 from deploykit.sources.architecture import FORMS, Architecture, build_architecture
 from deploykit.sources.checkpoint import CheckpointContent, load_checkpoint, without_bookkeeping
+from deploykit.sources.identify_architecture import identify_architecture
 from deploykit.sources.options import LoadOptions
 from deploykit.sources.stored_architecture import plain_kwargs, stored_architecture
 from deploykit.sources.torch_source import TorchSource, static_input_shape
-from deploykit.sources.weights import load_weights
+from deploykit.sources.weights import load_weights, strip_prefixes
 
 
 def open_checkpoint(path: Path, options: LoadOptions) -> TorchSource:
     """The network of a checkpoint, with its weights.
 
     The architecture is the option's, else the checkpoint's own (a bare name, as timm's training
-    script writes it, is timm's). The input is the option's, else the checkpoint's, else the
-    architecture's own.
+    script writes it, is timm's), else the one whose names and shapes the weights have. The input
+    is the option's, else the checkpoint's, else the architecture's own.
 
     Raises:
         SourceError: no weights, no architecture, or one does not fit the other.
@@ -31,14 +33,9 @@ def open_checkpoint(path: Path, options: LoadOptions) -> TorchSource:
 
 def network_of(content: CheckpointContent, options: LoadOptions, *, origin: str) -> TorchSource:
     """As `open_checkpoint`, from what was read already."""
-    arch = options.arch or content.arch
-    if not arch:
-        some = ", ".join(list(content.state_dict)[:3])
-        raise SourceError(
-            f"{origin} holds weights ({some} ...) but does not say of which architecture",
-            expected=f"--arch with {FORMS}",
-            advice="e.g. --arch timm/ghostnet_100 --arch-kwargs num_classes=10",
-        )
+    identified = ""
+    if not (options.arch or content.arch):
+        content, identified = _identify(content, origin)
     built = _build(content, options, origin)
     load_weights(
         built.module, without_bookkeeping(content.state_dict), origin=origin, arch=built.name
@@ -54,7 +51,46 @@ def network_of(content: CheckpointContent, options: LoadOptions, *, origin: str)
         preprocess=_resized(preprocess, shape),
         labels=content.labels,
         calibration_sample=content.calibration_sample,
+        preprocess_origin=ContractOrigin.CHECKPOINT
+        if content.preprocess or content.preprocess_config
+        else ContractOrigin.ASSUMED,
+        identified=identified,
     )
+
+
+def _identify(content: CheckpointContent, origin: str) -> tuple[CheckpointContent, str]:
+    """The content with the architecture that its weights fit, and how that was found.
+
+    Raises:
+        SourceError: none is known that fits, or several are.
+    """
+    weights = strip_prefixes(without_bookkeeping(content.state_dict))
+    found = identify_architecture({name: tuple(t.shape) for name, t in weights.items()})
+    if not found:
+        some = ", ".join(list(content.state_dict)[:3])
+        raise SourceError(
+            f"{origin} holds weights ({some} ...) but does not say of which architecture, and no "
+            "network of timm or torchvision has these names and shapes",
+            expected=f"--arch with {FORMS}",
+            advice="e.g. --arch timm/ghostnet_100 --arch-kwargs num_classes=10",
+        )
+    names = [one.name for one in found]
+    if len(found) > 1:
+        raise SourceError(
+            f"the weights of {origin} fit {len(found)} architectures, which have the same names "
+            f"and shapes and compute different things: {', '.join(names)}",
+            expected="--arch with the one that was trained",
+            advice=f"e.g. --arch {names[0]}",
+        )
+    one = found[0]
+    kwargs = {**content.arch_kwargs}
+    classes = ""
+    if one.num_classes is not None:
+        kwargs.setdefault("num_classes", one.num_classes)
+        classes = f", {one.num_classes} classes"
+    prefix = f", without the prefix '{one.prefix}'" if one.prefix else ""
+    words = f"identified as {one.name} by names and shapes of the weights{classes}{prefix}"
+    return replace(content, arch=one.name, arch_kwargs=kwargs), words
 
 
 def _build(content: CheckpointContent, options: LoadOptions, origin: str) -> Architecture:
@@ -87,8 +123,6 @@ def _preprocess_of(
 
 def _resized(preprocess: Preprocess | None, shape: tuple[int, ...]) -> Preprocess | None:
     """The contract at the size that the network is exported for, with the crop in proportion."""
-    from dataclasses import replace
-
     if preprocess is None or len(shape) != 4 or preprocess.channels != shape[1]:
         return None
     size = (shape[2], shape[3])

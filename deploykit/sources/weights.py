@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 # What wrappers put before every name (DataParallel, DistributedDataParallel, averaged models) ...
-_LEADING = ("module",)
+_LEADING = frozenset({"module"})
 # ... and what they put anywhere (torch.compile, sharding, activation checkpointing); no layer is
 # called so.
 _ANYWHERE = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -58,18 +58,23 @@ def strip_prefixes(
 ) -> dict[str, torch.Tensor]:
     """Names without what DataParallel, torch.compile and their kind put in, however nested.
 
-    ``module.`` goes only where every name begins with it. Names that are the module's own
-    (``expected``) are left alone.
+    ``module.`` goes where every name begins with it, and so does any other first part that all
+    names share and those of the module do not (Lightning's ``model.``, a wrapper's ``net.``).
+    Names that are the module's own (``expected``) are left alone.
 
     Raises:
         SourceError: two names become one.
     """
-    if state_dict.keys() == set(expected):
+    own = set(expected)
+    if state_dict.keys() == own:
         return dict(state_dict)
     names = {name: [p for p in name.split(".") if p not in _ANYWHERE] for name in state_dict}
-    for word in _LEADING:
-        while names and all(len(parts) > 1 and parts[0] == word for parts in names.values()):
-            names = {name: parts[1:] for name, parts in names.items()}
+    own_first = {name.partition(".")[0] for name in own}
+    while names and all(len(parts) > 1 for parts in names.values()):
+        first = {parts[0] for parts in names.values()}
+        if len(first) != 1 or not (first <= _LEADING or (own_first and first != own_first)):
+            break
+        names = {name: parts[1:] for name, parts in names.items()}
     result: dict[str, torch.Tensor] = {}
     for name, parts in names.items():
         short = ".".join(parts)
@@ -112,7 +117,7 @@ def load_weights(
     weights = strip_prefixes(state_dict, module.state_dict().keys())
     mismatch = compare_weights(weights, module)
     if mismatch:
-        raise _refusal(mismatch, weights, origin, arch)
+        raise _refusal(mismatch, origin, arch)
     # What fits is in today's form, whatever version the file was of: in place of its tensors the
     # module's own keep the versions that some modules ask for (torchvision's MNASNet does).
     fitting = module.state_dict()
@@ -143,9 +148,7 @@ def refuse_bad_numbers(tensors: Mapping[str, torch.Tensor], origin: str) -> None
         )
 
 
-def _refusal(
-    mismatch: Mismatch, weights: Mapping[str, torch.Tensor], origin: str, arch: str
-) -> SourceError:
+def _refusal(mismatch: Mismatch, origin: str, arch: str) -> SourceError:
     lines = [f"the weights of {origin} do not fit {arch}:"]
     if mismatch.missing:
         lines.append(f"  missing: {_listed(mismatch.missing)}")
@@ -154,22 +157,13 @@ def _refusal(
     if mismatch.misshapen:
         shapes = [f"{name} is {a}, not {b}" for name, a, b in mismatch.misshapen]
         lines.append(f"  wrong shape: {_listed(shapes)}")
-    return SourceError("\n".join(lines), advice=_advice(mismatch, weights))
+    return SourceError("\n".join(lines), advice=_advice(mismatch))
 
 
-def _advice(mismatch: Mismatch, weights: Mapping[str, torch.Tensor]) -> str:
+def _advice(mismatch: Mismatch) -> str:
     guess = mismatch.guessed_num_classes
     if guess is not None:
         return f"try --arch-kwargs num_classes={guess}"
-    first = {name.partition(".")[0] for name in weights}
-    if len(first) == 1 and mismatch.missing and mismatch.unexpected:
-        prefix = first.pop() + "."
-        bare = {name.removeprefix(prefix) for name in mismatch.unexpected}
-        if bare & set(mismatch.missing):
-            return (
-                f"every name begins with '{prefix}': save the state_dict of that submodule "
-                "(model.<name>.state_dict())"
-            )
     if mismatch.missing and mismatch.unexpected:
         near = difflib.get_close_matches(mismatch.missing[0], mismatch.unexpected, n=1)
         if near:

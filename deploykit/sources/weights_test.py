@@ -92,10 +92,13 @@ def test_the_number_of_classes_is_guessed() -> None:
         load_weights(TinyNet(), state, origin="file", arch="tiny")
 
 
-def test_a_prefix_of_unknown_make_is_pointed_out() -> None:
-    state = {f"model.{k}": v for k, v in TinyNet().state_dict().items()}
-    with pytest.raises(SourceError, match="every name begins with 'model.'"):
-        load_weights(TinyNet(), state, origin="file", arch="tiny")
+@pytest.mark.parametrize("prefix", ["model.", "net.", "module.model.", "student.backbone."])
+def test_a_prefix_that_all_names_share_is_taken_off(prefix: str) -> None:
+    trained, fresh = TinyNet(), TinyNet()
+    state = {f"{prefix}{k}": v for k, v in trained.state_dict().items()}
+    load_weights(fresh, state, origin="file", arch="tiny")
+    for name, tensor in trained.state_dict().items():
+        assert fresh.state_dict()[name].equal(tensor), name
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
