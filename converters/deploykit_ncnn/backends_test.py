@@ -55,7 +55,7 @@ def tensors(written: Written) -> dict[str, np.ndarray]:
 def test_every_runner_is_told_with_its_options() -> None:
     names = [r.name for r in TARGET.runners]
     assert names == ["ncnn", "ncnn-vulkan", "ncnn-default"]
-    assert [r.on_request for r in TARGET.runners] == [False, False, True]
+    assert [r.on_request for r in TARGET.runners] == [False, False, False]
 
 
 def test_the_runner_names_what_decides_its_numbers(written: Written) -> None:

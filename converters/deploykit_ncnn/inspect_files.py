@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from deploykit_ncnn.fp16_workaround import FEATURE_MASK, NO_FP16_ARITHMETIC
 from deploykit_ncnn.layer_graph import Layer, Param
 from deploykit_ncnn.read_files import (
     StoredWeights,
@@ -73,6 +74,8 @@ def _line(layer: Layer, stored: StoredWeights | None) -> str:
         bounds = layer.params.get(10)
         numbers = "" if bounds is None else f" {_text(bounds)}"
         words.append(_ACTIVATIONS.get(kind, f"activation {kind}") + numbers)
+    if layer.params.get(FEATURE_MASK) == NO_FP16_ARITHMETIC and names is not None:
+        words.append("no float16 arithmetic")
     if stored is not None:
         words.append(f"{stored.dtype or 'float32'} {stored.bytes:,} bytes")
     if stored is not None and stored.scales:

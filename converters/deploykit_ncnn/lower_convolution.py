@@ -10,6 +10,11 @@ import numpy as np
 from deploykit.graph.node_fields import FormError, needed_constant, needed_value, shape_of
 from deploykit.graph.reading import input_at, read_int, read_ints
 from deploykit.tensors import Array, FloatArray
+from deploykit_ncnn.fp16_workaround import (
+    FEATURE_MASK,
+    NO_FP16_ARITHMETIC,
+    meets_wrong_kernel,
+)
 from deploykit_ncnn.layer_graph import Param, Weight
 from deploykit_ncnn.lowering_context import TABLE, LoweringContext
 from deploykit_ncnn.plan_fusions import activation_params, fused_activation
@@ -36,7 +41,10 @@ def lower_conv(node: ir.Node, context: LoweringContext) -> None:
         _emit_vector_product(node, context, layer, bias)
     elif layer is None:
         weights = [Weight(np.asarray(_weights(node), np.float32), tagged=True)]
-        _emit(node, context, _conv_params(node, bias), [*weights, *_float_weights(bias)])
+        params = _conv_params(node, bias)
+        if context.fp16_workaround and meets_wrong_kernel(node):
+            params[FEATURE_MASK] = NO_FP16_ARITHMETIC
+        _emit(node, context, params, [*weights, *_float_weights(bias)])
     elif reads_integers(node) or node in context.plan.requantized:
         _emit_int8(node, context, layer, bias)
     else:

@@ -24,13 +24,14 @@ from deploykit_testing.ncnn import (
 
 def int8(tmp_path: Path, model: Model, inputs: Arrays | None = None, **options: str) -> Written:
     inputs = random_inputs(model) if inputs is None else inputs
-    return write(tmp_path, quantized(model, inputs), Precision.INT8, **options)
+    options = {"depthwise": "int8", **options}
+    return write(tmp_path, quantized(model, inputs, **options), Precision.INT8, **options)
 
 
 def assert_int8_parity(written: Written, model: Model, *, tolerance: float = 1e-3) -> None:
     """With its own inputs, ncnn's layers make what ONNX Runtime's simulation of them makes."""
     inputs = random_inputs(model)
-    wanted = run_onnxruntime(quantized(model, inputs), inputs)
+    wanted = run_onnxruntime(quantized(model, inputs, depthwise="int8"), inputs)
     for packing in (True, False):
         found = written.run(inputs, packing=packing)
         for name, want in wanted.items():
@@ -90,8 +91,10 @@ def test_int8_with_depthwise_convolutions_in_floats(tmp_path: Path) -> None:
     assert written.artifact.summary["int8_layers"] == 2
     wanted = run_onnxruntime(stage, inputs)["y"]
     assert error_of(written.run(inputs)["y"], wanted) <= 2e-2
-    # ... and by default in integers.
-    whole = write(tmp_path, quantized(model, inputs), Precision.INT8)
+    # ... which is the default; in integers where that is asked for.
+    assert write(tmp_path, quantized(model, inputs), Precision.INT8).artifact == written.artifact
+    integers = quantized(model, inputs, depthwise="int8")
+    whole = write(tmp_path, integers, Precision.INT8, depthwise="int8")
     assert whole.artifact.summary["int8_layers"] == 4
 
 
@@ -144,7 +147,7 @@ def test_convolutions_in_a_row_hand_on_integers(tmp_path: Path) -> None:
     assert [x.params[8] for x in written.layers if 8 in x.params] == [102, 101, 2]
     assert written.artifact.summary["requantized"] == 2
     assert_int8_parity(written, model, tolerance=2e-2)
-    stage = quantized(model, inputs)
+    stage = quantized(model, inputs, depthwise="int8")
     wanted = run_onnxruntime(stage, inputs, everything=True)
     found = written.run_all(inputs)
     for value in ("r_dequantized", "q_dequantized"):

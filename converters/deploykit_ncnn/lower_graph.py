@@ -85,7 +85,7 @@ def lower_graph(model: ir.Model, options: WriteOptions) -> LoweredGraph:
         requantize=options.requantize,
         reads_integers=lambda node: reads_integers(node) and node.outputs[0] not in vectors,
     )
-    context = LoweringContext(plan, quantized, vectors)
+    context = LoweringContext(plan, quantized, vectors, options.fp16_workaround)
     inputs = _bind_inputs(graph, context)
     absorbed = set(plan.activations.values())
     _lower_nodes([node for node in nodes if node not in absorbed], context)

@@ -39,11 +39,14 @@ class LoweringContext:
         layers: The layers so far.
         blobs: Value name > name of the blob that holds it.
         vectors: The values of shape (1, C, 1, 1) whose blob is (C,).
+        fp16_workaround: Whether layers are kept from a wrong kernel
+            (`deploykit_ncnn.fp16_workaround`).
     """
 
     plan: FusionPlan
     quantized: QuantizedInputs
     vectors: frozenset[ir.Value] = frozenset()
+    fp16_workaround: bool = True
     layers: list[Layer] = field(default_factory=list)
     blobs: dict[str, str] = field(default_factory=dict)
     _maps: dict[str, str] = field(default_factory=dict)

@@ -17,10 +17,16 @@ OPTIONS = (
     ),
     TargetOption(
         "depthwise",
-        ("int8", "float32"),
-        "int8",
-        "what depthwise convolutions compute in; floats are more exact, and faster on x86",
+        ("float32", "int8"),
+        "float32",
+        "what depthwise convolutions compute in; floats are more exact, and faster on ARM and x86",
         precisions=("int8",),
+    ),
+    TargetOption(
+        "fp16_workaround",
+        ("yes", "no"),
+        "yes",
+        "depthwise layers that ncnn's float16 kernel for ARM computes wrongly compute in float32",
     ),
 )
 
@@ -32,10 +38,13 @@ class WriteOptions:
     Attributes:
         requantize: Whether a convolution in integers hands on integers to the next.
         float_depthwise: Whether depthwise convolutions stay in floats.
+        fp16_workaround: Whether a layer that `deploykit_ncnn.fp16_workaround` names is kept from
+            computing in float16.
     """
 
     requantize: bool = True
-    float_depthwise: bool = False
+    float_depthwise: bool = True
+    fp16_workaround: bool = True
 
     @classmethod
     def parse(cls, options: Mapping[str, str]) -> WriteOptions:
@@ -48,4 +57,5 @@ class WriteOptions:
         return cls(
             requantize=chosen["requantize"] == "yes",
             float_depthwise=chosen["depthwise"] == "float32",
+            fp16_workaround=chosen["fp16_workaround"] == "yes",
         )

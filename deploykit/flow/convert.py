@@ -27,7 +27,7 @@ from deploykit.flow.plan import (
     plan_artifacts,
 )
 from deploykit.model import Model, Precision, Stage
-from deploykit.parity.limits import Limits, check_limits, limits_with
+from deploykit.parity.limits import check_limits
 from deploykit.target import Target
 from deploykit.verdict import Report, SkippedTarget
 
@@ -77,7 +77,6 @@ def convert(
 
     request = request or ConvertRequest()
     plan, skipped = plan_artifacts(request)
-    limits = limits_with(request.limits)
     check_limits(request.limits, {precision for _, precision in plan})
     runners = choose_runners(request, plan)
     folder = request.out if request.out is not None else Path(model.name)
@@ -89,7 +88,7 @@ def convert(
     table = _calibration_table(fused, request, plan, data, progress)
     made, refused = make_artifacts(fused, plan, request, table, progress)
     skipped += refused
-    proof = _prove(model, fused, made, runners, request, limits, data, progress)
+    proof = _prove(model, fused, made, runners, request, data, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
     bundle = _assemble(model, fused, proof, artifacts, skipped, table, request)
     files = {path: data for item in made for path, data in item.files.items()}
@@ -297,7 +296,6 @@ def _prove(
     made: Sequence[BuiltArtifact],
     runners: Mapping[str, tuple[str, ...]],
     request: ConvertRequest,
-    limits: Limits,
     data: CalibrationData | None,
     progress: Callable[[str], None],
 ) -> Proof | None:
@@ -307,7 +305,7 @@ def _prove(
 
     settings = ProofRequest(
         runners=runners,
-        limits=limits,
+        limits=request.limits,
         samples=request.samples,
         layers=request.layers,
         threads=request.threads,

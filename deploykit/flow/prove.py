@@ -16,7 +16,7 @@ from deploykit.parity.attribute import compare_stages
 from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
 from deploykit.parity.golden import make_golden_inputs
 from deploykit.parity.layers import compare_layers
-from deploykit.parity.limits import Limits
+from deploykit.parity.limits import limits_with
 from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
@@ -37,7 +37,8 @@ class ProofRequest:
 
     Attributes:
         runners: Target > names of the runners that judge its artefacts.
-        limits: The limits of every precision.
+        limits: Overrides of limits such as ``int8.max_error_lsb=3``; those of a runner's own stand
+            before them.
         samples: Number of golden inputs.
         layers: Whether to compare value by value, and stage by stage.
         threads: Threads of each runtime.
@@ -45,7 +46,7 @@ class ProofRequest:
     """
 
     runners: Mapping[str, tuple[str, ...]]
-    limits: Limits
+    limits: tuple[str, ...]
     samples: int
     layers: bool
     threads: int
@@ -122,7 +123,7 @@ def prove(
             inputs,
             reference,
             like=fused,
-            limits=request.limits,
+            limits=limits_with(request.limits),
             threads=request.threads,
             timeout_s=request.timeout_s,
         )
@@ -219,7 +220,7 @@ class _Trial:
             precision=artifact.precision,
             output_specs=artifact.outputs,
             output_steps=artifact.output_steps,
-            limits=self.request.limits,
+            limits=limits_with((*find_runner(self.runner).limits, *self.request.limits)),
         )
         if not self.request.layers or verdict.error:
             return verdict

@@ -10,8 +10,8 @@ from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, read_bundle
 from deploykit.errors import BundleError, UserError
 from deploykit.golden import Golden
 from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
-from deploykit.parity.limits import Limits, check_limits, limits_with
-from deploykit.runners.registry import available_runners
+from deploykit.parity.limits import check_limits, limits_with
+from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import find_target
 from deploykit.verdict import Report, Verdict
 
@@ -50,10 +50,9 @@ def verify(
     golden = Golden.from_npz(folder / GOLDEN)
     for artifact in bundle.artifacts:
         _check_golden(folder, artifact, golden)
-    chosen = limits_with(limits)
     check_limits(limits, {artifact.precision for artifact in bundle.artifacts})
     verdicts = tuple(
-        _judge(run, artifact, golden, chosen)
+        _judge(run, artifact, golden, limits)
         for artifact in bundle.artifacts
         for run in _runs(folder, artifact, golden, runners, threads, timeout_s)
     )
@@ -110,7 +109,9 @@ def _check_golden(folder: Path, artifact: BundleArtifact, golden: Golden) -> Non
         )
 
 
-def _judge(run: ArtifactRun, artifact: BundleArtifact, golden: Golden, limits: Limits) -> Verdict:
+def _judge(
+    run: ArtifactRun, artifact: BundleArtifact, golden: Golden, limits: Sequence[str]
+) -> Verdict:
     expected = Expected(
         golden.stages[artifact.stage],
         golden.reference,
@@ -124,7 +125,7 @@ def _judge(run: ArtifactRun, artifact: BundleArtifact, golden: Golden, limits: L
         precision=artifact.precision,
         output_specs=artifact.outputs,
         output_steps=artifact.output_steps,
-        limits=limits,
+        limits=limits_with((*find_runner(run.runner_name).limits, *limits)),
     )
     return replace(verdict, bytes=artifact.bytes)
 

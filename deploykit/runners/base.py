@@ -41,6 +41,8 @@ class RunnerDefinition:
             it judges those artefacts that have one. Empty for the artefact itself.
         environment: The environment of its own that the child process runs in; None for the one
             that deploykit is installed in. ``requires`` is empty then.
+        limits: Its own limits, as ``--limit`` takes them, where it computes less exactly than
+            the usual ones expect; what the user gives comes after them, and wins.
     """
 
     name: str
@@ -54,6 +56,7 @@ class RunnerDefinition:
     on_request: bool = False
     suffix: str = ""
     environment: Environment | None = None
+    limits: tuple[str, ...] = ()
 
     def file_to_run(self, path: str, files: Iterable[str]) -> str:
         """What it is given of an artefact: a path in the bundle; empty if it runs none of it.
