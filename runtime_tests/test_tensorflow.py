@@ -264,7 +264,7 @@ def test_what_cannot_be_used_is_refused(models: Path, name: str, words: str) -> 
 
 @needs_tensorflow
 def test_code_of_a_file_runs_only_where_it_is_trusted(models: Path) -> None:
-    model = load(models / "lambda.keras", options=LoadOptions(trust_pickle=True))
+    model = load(models / "lambda.keras", options=LoadOptions(trust_code=True))
     assert model.inputs[0].shape == (1, 3, 8, 8)
     refused = main(["convert", str(models / "lambda.keras"), "--to", "tflite"])
     assert refused == 2

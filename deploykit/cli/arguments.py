@@ -58,10 +58,12 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         help="input shape (NCHW); default: the checkpoint's or architecture's own",
     )
     group.add_argument(
+        "--trust-code",
         "--trust-pickle",
         action="store_true",
-        help="load a pickled module, or a Keras model with custom layers: this RUNS CODE that the "
-        "file brings",
+        dest="trust_code",
+        help="load a pickled module, a Keras model with custom layers, or a program with any "
+        "operators: this RUNS CODE that the file brings, unchecked and with your rights",
     )
     group.add_argument(
         "--preprocess",
@@ -110,8 +112,14 @@ def load_source(args: argparse.Namespace) -> Model:
         arch_kwargs=parse_arch_kwargs(args.arch_kwargs),
         key=args.key,
         input_shape=parse_input_shape(args.input) if args.input else (),
-        trust_pickle=args.trust_pickle,
+        trust_code=args.trust_code,
     )
+    if args.trust_code:
+        print(
+            f"warning: --trust-code: {args.model} is not checked for code, and what it holds runs "
+            "with your rights",
+            file=sys.stderr,
+        )
     changes = read_preprocess_changes(args)  # before the model is loaded, which takes seconds
     return _with_changes(load(args.model, options=options, name=args.name), changes)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_exported_program(path: Path, options: LoadOptions) -> TorchSource:
-    """A program with its weights. Nothing in the file is run, unless ``trust_pickle`` is set.
+    """A program with its weights. Nothing in the file is run, unless ``trust_code`` is set.
 
     Raises:
         SourceError: damaged, made by another version of torch, made for another input shape, or
@@ -35,7 +35,7 @@ def open_exported_program(path: Path, options: LoadOptions) -> TorchSource:
             advice="leave out --arch",
         )
     guard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if not options.trust_pickle:
+    if not options.trust_code:
         check_program_archive(path)
         guard = weights_only_enforced()
     disabled = logging.root.manager.disable
@@ -52,7 +52,7 @@ def open_exported_program(path: Path, options: LoadOptions) -> TorchSource:
             "they were not loaded",
             expected="tensors and ops only",
             advice="save it again from the module: torch.export.save(torch.export.export(model, "
-            "(example,)), FILE); or --trust-pickle, if you made the file yourself",
+            "(example,)), FILE); or --trust-code, if you made the file yourself",
         ) from error
     except Exception as error:
         raise SourceError(

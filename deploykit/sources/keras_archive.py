@@ -61,7 +61,7 @@ def check_keras_archive(path: Path) -> None:
         expected="Keras' own layers only",
         advice="one of these, where the model was made:\n"
         "      model.export(FOLDER), a SavedModel: a graph, without Python code\n"
-        "    or --trust-pickle, if you made the file yourself (run from the folder that holds the "
+        "    or --trust-code, if you made the file yourself (run from the folder that holds the "
         "code)",
     )
 

@@ -82,7 +82,7 @@ def test_what_leads_to_code_is_refused(
     with pytest.raises(SourceError) as caught:
         check_keras_archive(path)
     assert words in str(caught.value)
-    assert "--trust-pickle" in str(caught.value)
+    assert "--trust-code" in str(caught.value)
     assert "model.export(FOLDER)" in str(caught.value)
 
 

@@ -137,9 +137,9 @@ def test_a_pickled_module_only_on_trust(tmp_path: Path, network: nn.Module) -> N
     torch.save(network, path)
     with pytest.raises(SourceError, match="would run that code") as refusal:
         load(path, options=LoadOptions(input_shape=INPUT_SHAPE))
-    for alternative in ("state_dict", "torch.export.save", "torch.onnx.export", "--trust-pickle"):
+    for alternative in ("state_dict", "torch.export.save", "torch.onnx.export", "--trust-code"):
         assert alternative in str(refusal.value)
-    model = load(path, options=LoadOptions(input_shape=INPUT_SHAPE, trust_pickle=True))
+    model = load(path, options=LoadOptions(input_shape=INPUT_SHAPE, trust_code=True))
     assert model.source.kind == "pickled_module"
     assert_same_numbers(model, network, picture())
 

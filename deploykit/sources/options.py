@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any
 
 
@@ -19,15 +19,22 @@ class LoadOptions:
             meant; empty for the stated order of choice.
         input_shape: NCHW; empty for the checkpoint's or architecture's own. In an ONNX file, a
             Keras model or a SavedModel it pins the dynamic axes.
-        trust_pickle: Whether a file that runs code may be loaded: a pickled module, or a Keras
-            model with layers that are not Keras' own.
+        trust_code: Whether a file that runs code may be loaded: a pickled module, a Keras model
+            with layers that are not Keras' own, a program with any operators.
+        trust_pickle: The name of ``trust_code`` in earlier versions; it still sets it.
     """
 
     arch: str = ""
     arch_kwargs: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
     input_shape: tuple[int, ...] = ()
-    trust_pickle: bool = False
+    trust_code: bool = False
+    trust_pickle: InitVar[bool] = False
+
+    def __post_init__(self, trust_pickle: bool) -> None:
+        """Take the earlier name for today's."""
+        if trust_pickle:
+            object.__setattr__(self, "trust_code", True)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `from_dict` reads it back."""

@@ -1,6 +1,6 @@
 """Pickled modules (``torch.save(model)``): only where the user trusts the file.
 
-Unpickling runs whatever code the file names. Without ``--trust-pickle`` nothing of it is executed:
+Unpickling runs whatever code the file names. Without ``--trust-code`` nothing of it is executed:
 the refusal is written from the pickle's opcodes (`deploykit.sources.pickle_scan`).
 """
 
@@ -24,14 +24,14 @@ def open_pickled_module(
 
     Args:
         path: A file of ``torch.save``.
-        options: ``trust_pickle`` must be set.
+        options: ``trust_code`` must be set.
         foreign_globals: What the pickle refers to besides tensors, for the refusal.
 
     Raises:
         SourceError: not trusted, not readable, or no network in it.
         MissingDependencyError: torch is not installed.
     """
-    if not options.trust_pickle:
+    if not options.trust_code:
         raise _refusal(path, foreign_globals)
     torch = import_torch("a pickled module")
     try:
@@ -84,5 +84,5 @@ def _refusal(path: Path, foreign_globals: Sequence[str]) -> SourceError:
         "      torch.save(model.state_dict(), FILE), then --arch names the code\n"
         "      torch.export.save(torch.export.export(model, (example,)), FILE)\n"
         "      torch.onnx.export(model, (example,), FILE, dynamo=True)\n"
-        "    or --trust-pickle, if you made the file yourself",
+        "    or --trust-code, if you made the file yourself",
     )

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.errors import SourceError, UnsupportedModelError
+from deploykit.sources.allowed_operators import is_allowed
 
-# What a node may call: registered ops, and arithmetic on sizes. No part may begin with "__".
+# What a node may call: operators of `allowed_operators`, and arithmetic on sizes.
+_OPERATOR = re.compile(r"torch\.ops\.(\w+)\.(\w+)(\.(?!__)[A-Za-z_]\w*)?", re.ASCII)
 _TARGET = re.compile(
-    r"torch\.ops(\.(?!__)[A-Za-z_]\w*){2,3}"
-    r"|_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|lt|le|gt|ge)"
+    r"_operator\.(getitem|add|sub|mul|truediv|floordiv|mod|neg|pow|eq|ne|lt|le|gt|ge)"
     r"|math\.(ceil|floor|trunc|sqrt)"
 )
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -92,8 +93,8 @@ def _check_document(value: Any, path: Path) -> None:
 def _check_entry(entry: Mapping[str, Any], path: Path) -> None:
     for key in _NAMED_KEYS:
         target = entry.get(key)
-        if isinstance(target, str) and not _TARGET.fullmatch(target):
-            raise _refusal(path, f"a call of '{target}', which is no op of torch")
+        if isinstance(target, str) and not _is_known_target(target):
+            raise _refusal(path, f"a call of '{target[:80]}', which no network for images needs")
     stored = str(entry.get("path_name", ""))
     if entry.get("use_pickle") or stored.startswith(("custom_obj", "opaque_obj")):
         raise _refusal(path, f"a pickled object ({stored or 'unnamed'})")
@@ -111,10 +112,17 @@ def _check_entry(entry: Mapping[str, Any], path: Path) -> None:
             raise _refusal(path, f"a value called '{name[:80]}'")
 
 
+def _is_known_target(target: str) -> bool:
+    operator = _OPERATOR.fullmatch(target)
+    if operator is not None:
+        return is_allowed(operator[1], operator[2])
+    return bool(_TARGET.fullmatch(target))
+
+
 def _refusal(path: Path, what: str) -> SourceError:
     return SourceError(
         f"the exported program {path} holds {what}; it was not loaded",
         expected="tensors and ops only",
         advice="save it again from the module: torch.export.save(torch.export.export(model, "
-        "(example,)), FILE); or --trust-pickle, if you made the file yourself",
+        "(example,)), FILE); or --trust-code, if you made the file yourself",
     )

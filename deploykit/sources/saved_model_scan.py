@@ -53,7 +53,7 @@ def check_saved_model(path: Path) -> None:
             f"the graph of {path} reads or writes files, prints or calls Python "
             f"({', '.join(found)}); it was not loaded",
             expected="a network that computes",
-            advice="export it without those ops; or --trust-pickle, if you made it yourself",
+            advice="export it without those ops; or --trust-code, if you made it yourself",
         )
 
 

@@ -66,7 +66,7 @@ def open_tensorflow(path: Path, options: LoadOptions) -> TensorflowProgram:
     Args:
         path: The source; `deploykit.sources.detect` has seen it.
         options: ``key`` names a signature of a SavedModel; ``input_shape`` (NCHW) pins the first
-            input that has open dimensions; ``trust_pickle`` lets code of the file run.
+            input that has open dimensions; ``trust_code`` lets code of the file run.
 
     Raises:
         SourceError: damaged, no or several signatures, inputs that are not float32, open
@@ -93,11 +93,11 @@ def _open_keras(path: Path, options: LoadOptions) -> _Signature:
     import tensorflow as tf
 
     try:
-        with _working_folder_importable(enabled=options.trust_pickle):
-            model = keras.saving.load_model(path, compile=False, safe_mode=not options.trust_pickle)
+        with _working_folder_importable(enabled=options.trust_code):
+            model = keras.saving.load_model(path, compile=False, safe_mode=not options.trust_code)
     except Exception as error:  # Keras raises whatever its layers raise
         advice = "save it again with this version of Keras: model.save(FILE)"
-        if options.trust_pickle:
+        if options.trust_code:
             advice = (
                 "its code must be importable from the current folder; or, where the model was "
                 "made: model.export(FOLDER), a SavedModel, which needs no code"
@@ -137,7 +137,7 @@ def _compute_in_float32(layer: Any) -> None:
 def _open_saved_model(path: Path, options: LoadOptions) -> _Signature:
     import tensorflow as tf
 
-    if not options.trust_pickle:
+    if not options.trust_code:
         check_saved_model(path)
     try:
         loaded = tf.saved_model.load(str(path))

@@ -51,7 +51,7 @@ def read_tensorflow(path: Path, options: LoadOptions) -> ir.Model:
 
     Args:
         path: The file or folder.
-        options: ``key``: a signature of a SavedModel; ``input_shape``: NCHW; ``trust_pickle``.
+        options: ``key``: a signature of a SavedModel; ``input_shape``: NCHW; ``trust_code``.
 
     Returns:
         As `deploykit.sources.onnx_file.read_onnx`: static shapes, inputs and outputs of rank 4 as
@@ -103,7 +103,7 @@ def check_tensorflow_source(path: Path, options: LoadOptions) -> None:
             f"{path} is a Keras model: it holds one network",
             advice="leave out --key, which names a signature of a SavedModel",
         )
-    if not options.trust_pickle:
+    if not options.trust_code:
         check_keras_archive(path)
 
 

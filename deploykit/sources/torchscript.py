@@ -25,6 +25,7 @@ from deploykit.sources.torch_source import (
     output_names,
     static_input_shape,
 )
+from deploykit.sources.torchscript_scan import check_torchscript
 from deploykit.sources.weights import refuse_bad_numbers
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def open_torchscript(path: Path, options: LoadOptions) -> TorchSource:
         raise SourceError(
             f"{path} is TorchScript; it has its architecture in it", advice="leave out --arch"
         )
+    if not options.trust_code:
+        check_torchscript(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
