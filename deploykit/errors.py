@@ -9,7 +9,8 @@
     │   └── MissingDependencyError          an optional package is not installed
     ├── ParityError                exit 1   an artefact does not do what its source does
     ├── UnsupportedModelError      exit 3   a sound model that deploykit cannot carry
-    │   └── UnsupportedOpsError             ... because of ops, all listed at once
+    │   ├── UnsupportedOpsError             ... because of ops, all listed at once
+    │   └── NoIntegerLayersError            ... as int8: nothing of it is quantized
     └── RunnerError                exit 1   a runtime refused a model, or failed on it
         ├── RunnerCrashError                ... its process died
         └── RunnerTimeoutError              ... it took longer than it was given
@@ -21,6 +22,7 @@ three apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,6 +119,17 @@ class UnsupportedModelError(DeploykitError):
     exit_code = EXIT_UNSUPPORTED
 
 
+class NoIntegerLayersError(UnsupportedModelError):
+    """int8 of a model in which a target's policy finds nothing to quantize."""
+
+    def __init__(self, advice: str = "keep it in floats (--fp32 or --fp16)") -> None:
+        super().__init__(
+            "int8 of a model that is not quantized: no layer of it runs in integers",
+            expected="a convolution or a linear layer with constant weights",
+            advice=advice,
+        )
+
+
 @dataclass(frozen=True)
 class UnsupportedOp:
     """One node that a target has no lowering for.
@@ -137,17 +150,38 @@ class UnsupportedOp:
 
 
 class UnsupportedOpsError(UnsupportedModelError):
-    """All nodes that a target cannot lower, reported at once."""
+    """All nodes that a target cannot lower, reported at once, each cause once.
+
+    Nodes of one op whose reasons differ in names and numbers alone are one cause.
+    """
 
     def __init__(self, target: str, ops: Sequence[UnsupportedOp]) -> None:
         self.ops = tuple(ops)
-        rows = []
+        causes: dict[tuple[str, str, str], list[UnsupportedOp]] = {}
         for op in self.ops:
-            where = f" in module '{op.module_path}'" if op.module_path else ""
-            rows.append(f"  {op.op_type} (node '{op.node}'{where}): {op.reason}")
-            if op.advice:
-                rows.append(f"      what to do: {op.advice}")
+            key = op.op_type, _NAMES_AND_NUMBERS.sub("#", op.reason), op.advice
+            causes.setdefault(key, []).append(op)
+        rows = []
+        for alike in causes.values():
+            rows.append(f"  {_listed_nodes(alike)}: {alike[0].reason}")
+            if alike[0].advice:
+                rows.append(f"      what to do: {alike[0].advice}")
         plural = "s" if len(self.ops) != 1 else ""
         super().__init__(
             f"{len(self.ops)} node{plural} cannot be lowered to {target}:\n" + "\n".join(rows)
         )
+
+
+_NAMES_AND_NUMBERS = re.compile(r"'[^']*'|\d+")
+_LISTED = 3
+
+
+def _listed_nodes(ops: Sequence[UnsupportedOp]) -> str:
+    """``Op (node 'a' in module 'm')``, or ``Op, 216 nodes ('a' in module 'm', 'b', 'c', ...)``."""
+    named = [
+        f"'{o.node}'" + (f" in module '{o.module_path}'" if o.module_path else "") for o in ops
+    ]
+    if len(ops) == 1:
+        return f"{ops[0].op_type} (node {named[0]})"
+    more = ", ..." if len(ops) > _LISTED else ""
+    return f"{ops[0].op_type}, {len(ops)} nodes ({', '.join(named[:_LISTED])}{more})"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from deploykit.errors import UnsupportedOpsError
+from deploykit.errors import UnsupportedOp, UnsupportedOpsError
 from deploykit.graph.provenance import MODULE_KEY
 from deploykit.lowering import LoweringTable
 
@@ -54,3 +54,18 @@ def test_domains_are_kept_apart() -> None:
     table: LoweringTable = LoweringTable("demo")
     table.register("Silu", domain="deploykit")(lambda node: None)
     assert [op.op_type for op in table.missing([_node("Silu")])] == ["Silu"]
+
+
+def test_one_cause_is_told_once() -> None:
+    reason = "'{}' has shape (2, {}): batch 2"
+    alike = [
+        UnsupportedOp("Relu", f"n{i}", "head" if i == 0 else "", reason.format(i, i), "export it")
+        for i in range(216)
+    ]
+    text = str(UnsupportedOpsError("ncnn", [*alike, UnsupportedOp("Loop", "l", "", "a loop")]))
+    assert text.splitlines() == [
+        "217 nodes cannot be lowered to ncnn:",
+        "  Relu, 216 nodes ('n0' in module 'head', 'n1', 'n2', ...): '0' has shape (2, 0): batch 2",
+        "      what to do: export it",
+        "  Loop (node 'l'): a loop",
+    ]

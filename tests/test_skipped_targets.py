@@ -139,3 +139,76 @@ def test_what_all_leaves_out_by_itself_is_told_and_no_failure(
     bundle = read_bundle(tmp_path / "b")
     assert {a.target for a in bundle.artifacts} == {"coreml", "onnx", "tflite"}
     assert [(o.target, o.precision, o.refused) for o in bundle.skipped] == [("ncnn", "w8", False)]
+
+
+def save_transposed(path: Path) -> Path:
+    """A network without a layer that ncnn or ONNX Runtime compute in integers."""
+    nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", strides=[2, 2])]
+    weights = np.random.default_rng(0).normal(size=(3, 4, 2, 2)).astype(np.float32)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 4, 16, 16])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_an_error_inside_one_target_costs_its_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_onnx: Path
+) -> None:
+    from deploykit_ncnn import target
+
+    def fails(*_: object) -> None:
+        raise KeyError("y1")
+
+    monkeypatch.setattr(target, "_check_stage", fails)
+    assert convert(tiny_onnx, tmp_path / "b", "--to", "ncnn,onnx", "--fp32", "--no-verify") == 3
+    bundle = read_bundle(tmp_path / "b")
+    assert [a.target for a in bundle.artifacts] == ["onnx"]
+    (entry,) = bundle.skipped
+    assert entry.refused
+    assert "KeyError: 'y1' (test_skipped_targets.py:" in entry.reason
+    assert "defect of the target" in entry.reason
+
+
+def test_what_is_refused_in_floats_is_not_calibrated(
+    flip_onnx: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--to", "ncnn,tflite", "--fp32", "--int8", "--calibrate", str(pictures)]
+    words = ["convert", str(flip_onnx), "--out", str(tmp_path / "b"), *arguments]
+    assert main(words) == 3
+    assert "calibrated" not in capsys.readouterr().err
+
+
+def test_json_is_printed_where_all_is_refused(
+    flip_onnx: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert convert(flip_onnx, tmp_path / "b", "--to", "tflite", "--fp32", "--json") == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["schema"], document["exit_code"]) == ("deploykit.error/1", 3)
+    assert document["error"]["ops"][0]["op_type"] == "Slice"
+    with pytest.raises(SystemExit):
+        convert(flip_onnx, tmp_path / "b", "--no-such-option", "--json")
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+
+
+def test_int8_of_a_model_without_layers_for_it_is_left_out_by_name(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_transposed(tmp_path / "up.onnx")
+    arguments = ("--to", "ncnn,onnx", "--fp32", "--int8", "--calibrate", pictures, "--no-verify")
+    assert convert(path, tmp_path / "b", *arguments) == 3
+    bundle = read_bundle(tmp_path / "b")
+    assert [(a.target, a.precision) for a in bundle.artifacts] == [
+        ("ncnn", "fp32"),
+        ("onnx", "fp32"),
+    ]
+    assert [(o.target, o.precision) for o in bundle.skipped] == [
+        ("ncnn", "int8"),
+        ("onnx", "int8"),
+    ]
+    assert "no layer of it runs in integers" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError
+from deploykit.graph.node_fields import FormError, refuse_open_window
 from deploykit.graph.reading import constant_array, input_at, read_int, read_ints
 from deploykit_coreml.lowering_context import TABLE, LoweringContext
 from deploykit_coreml.store_weights import weights_of
@@ -42,6 +42,7 @@ def _check_two_dimensions(node: ir.Node, context: LoweringContext) -> None:
     rank = len(context.shape(node))
     if rank != 4:
         raise FormError(f"{rank - 2}-D convolution", "only 2-D convolutions are supported")
+    refuse_open_window(node)
 
 
 @TABLE.register("Conv")

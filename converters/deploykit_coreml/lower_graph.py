@@ -14,7 +14,7 @@ from deploykit.errors import (
     UnsupportedOp,
     UnsupportedOpsError,
 )
-from deploykit.graph.node_fields import FormError, shape_of
+from deploykit.graph.node_fields import FormError, needed_array, shape_of
 from deploykit.graph.provenance import module_path
 from deploykit.lowering import LoweringTable
 from deploykit.preprocess import Preprocess
@@ -254,6 +254,10 @@ def _finish(stage: StageGraph, context: LoweringContext, outputs: Mapping[str, s
     results: list[Any] = []
     mb, dtype = context.mb, {"float16": "fp16", "float32": "fp32"}[context.options.io]
     for value in stage.model.graph.outputs:
+        if value.name not in context.variables:  # an output that is a constant
+            array = np.asarray(needed_array(value), context.dtype)
+            constant = mb.identity(x=array, name=context.unique(f"{value.name}_constant"))
+            context.variables[value.name or ""] = constant
         variable, name = context.variables[value.name or ""], outputs[value.name or ""]
         if context.options.io != context.dtype.name:
             variable = mb.cast(x=variable, dtype=dtype, name=name)

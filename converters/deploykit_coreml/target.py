@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
@@ -229,10 +229,7 @@ def _stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mappin
 
     if not has_qdq(model.graph):
         if precision is Precision.INT8:
-            raise ContractError(
-                "precision int8 from a model that is not quantized: no op of it runs in integers",
-                expected="a quantized (QDQ) model",
-            )
+            raise NoIntegerLayersError
         graph = model.graph
         values = [*graph.graph.inputs, *(v for node in graph.graph for v in node.outputs)]
         names = {v.name: v.name for v in values if v.name}

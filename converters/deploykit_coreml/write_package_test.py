@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.model import Model, Precision
 from deploykit.preprocess import Preprocess
 from deploykit.target import ArtifactRequest
@@ -222,7 +222,7 @@ def test_what_the_model_lacks_is_refused(
 def test_precision_must_fit_the_stage() -> None:
     model = network()
     stage = quantized(model, random_inputs(model))
-    with pytest.raises(ContractError, match="not quantized"):
+    with pytest.raises(NoIntegerLayersError, match="not quantized"):
         TARGET.write(model, ArtifactRequest(Precision.INT8))
     with pytest.raises(ContractError, match="quantized activations"):
         TARGET.write(stage, ArtifactRequest(Precision.FP32))

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError, needed_constant, needed_value, shape_of
+from deploykit.graph.node_fields import (
+    FormError,
+    needed_constant,
+    needed_value,
+    refuse_open_window,
+    shape_of,
+)
 from deploykit.graph.reading import input_at, read_int, read_ints
 from deploykit.tensors import Array, FloatArray
 from deploykit_ncnn.fp16_workaround import (
@@ -114,6 +120,7 @@ def _conv_params(node: ir.Node, bias: FloatArray | None) -> dict[int, Param]:
 
 def _window_params(node: ir.Node, kernel: tuple[int, ...]) -> dict[int, Param]:
     """Kernel, dilation, stride and pads; what is as ncnn's default is left out."""
+    refuse_open_window(node)
     top, left, bottom, right = read_ints(node, "pads", (0, 0, 0, 0))
     if min(top, left, bottom, right) < 0:
         raise FormError("negative pads", "use a Slice")

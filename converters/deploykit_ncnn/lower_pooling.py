@@ -25,7 +25,7 @@ _POOLS = {"ReduceMean": _AVERAGE, "ReduceMax": _MAX}
 @TABLE.register("MaxPool", "AveragePool")
 def lower_pool(node: ir.Node, context: LoweringContext) -> None:
     """Pooling with explicit pads."""
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if len([v for v in node.outputs if v.uses() or v.is_graph_output()]) > 1:
         raise FormError("the indices of a MaxPool are read", "ncnn's Pooling gives values only")
     if read_int(node, "ceil_mode", 0) or set(read_ints(node, "dilations", (1, 1))) != {1}:
         raise FormError("a pool with ceil_mode or dilations", "it is not in canonical form")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
@@ -154,15 +154,15 @@ def _check_stage(model: Model, precision: Precision) -> None:
     from deploykit.graph.qdq import has_qdq
 
     quantized = has_qdq(model.graph)
-    if quantized != (precision is Precision.INT8):
+    if precision is Precision.INT8 and not quantized:
+        raise NoIntegerLayersError(
+            "keep it in floats; if all its convolutions are depthwise, they are quantized on "
+            "--option ncnn.depthwise=int8"
+        )
+    if quantized and precision is not Precision.INT8:
         raise ContractError(
-            f"precision {precision.value} from a model that is "
-            f"{'quantized' if quantized else 'not quantized'}",
-            expected="a quantized (QDQ) model for int8, a float one for all else",
-            advice=""
-            if quantized
-            else "if all its convolutions are depthwise, nothing of it is "
-            "quantized by default: --option ncnn.depthwise=int8",
+            f"precision {precision.value} from a model that is quantized",
+            expected="a float model",
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.errors import ContractError, UnsupportedModelError
+from deploykit.errors import ContractError, NoIntegerLayersError, UnsupportedModelError
 from deploykit.graph.node_fields import FormError
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import ArtifactRequest, Target, find_target
@@ -40,7 +40,7 @@ def test_a_quantized_stage_is_not_written_as_floats(precision: Precision) -> Non
 
 
 def test_a_float_stage_is_not_written_as_int8() -> None:
-    with pytest.raises(ContractError, match="not quantized"):
+    with pytest.raises(NoIntegerLayersError, match="not quantized"):
         TARGET.write(MODEL, ArtifactRequest(Precision.INT8))
 
 

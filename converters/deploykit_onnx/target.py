@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
@@ -189,13 +189,13 @@ def _check_stage(model: Model, precision: Precision) -> None:
     from deploykit.graph.qdq import has_qdq
 
     quantized = has_qdq(model.graph)
+    if precision is Precision.INT8 and not quantized:
+        raise NoIntegerLayersError
     # A model without a weight that is worth it has none quantized in w8.
-    fits = quantized == (precision is Precision.INT8) or precision is Precision.W8
-    if not fits:
+    if quantized and precision not in (Precision.INT8, Precision.W8):
         raise ContractError(
-            f"precision {precision.value} from a model that is "
-            f"{'quantized' if quantized else 'not quantized'}",
-            expected="a quantized (QDQ) model for int8, a float one for fp32 and fp16",
+            f"precision {precision.value} from a model that is quantized",
+            expected="a float model",
         )
 
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from deploykit.errors import ContractError, UnsupportedOpsError
+from deploykit.errors import ContractError, NoIntegerLayersError, UnsupportedOpsError
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import ArtifactRequest, CheckingTarget, OptionedTarget, Target, find_target
 from deploykit_onnx import TARGET
@@ -114,7 +114,7 @@ def test_two_writings_are_byte_identical(model: Model) -> None:
 
 
 def test_a_float_stage_is_no_integer_file(model: Model) -> None:
-    with pytest.raises(ContractError, match="not quantized"):
+    with pytest.raises(NoIntegerLayersError, match="not quantized"):
         TARGET.write(model, ArtifactRequest(Precision.INT8))
 
 

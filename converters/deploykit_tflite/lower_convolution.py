@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deploykit.graph.node_fields import FormError, needed_value, shape_of
+from deploykit.graph.node_fields import FormError, needed_value, refuse_open_window, shape_of
 from deploykit.graph.reading import input_at, is_constant, read_int, read_ints
 from deploykit_tflite import layout
 from deploykit_tflite.lowering_context import TABLE, LoweringContext
@@ -105,8 +105,7 @@ def _window(node: ir.Node, weight_shape: Sequence[int]) -> _Window:
         raise FormError(
             f"a {len(weight_shape) - 2}-D convolution", "only 2-D convolutions are supported"
         )
-    if node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", ""):
-        raise FormError("auto_pad", "it is not in canonical form")
+    refuse_open_window(node)
     dilations = read_ints(node, "dilations", (1, 1))
     height, width = (dilations[i] * (weight_shape[2 + i] - 1) + 1 for i in (0, 1))
     return _Window(

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from deploykit.errors import UnsupportedModelError, UnsupportedOp, UnsupportedOpsError
-from deploykit.graph.node_fields import FormError, shape_of
+from deploykit.graph.node_fields import FormError, needed_array, shape_of
 from deploykit.graph.provenance import module_path
 from deploykit.model import Precision
 from deploykit.tensors import Array, Layout, QuantParams
@@ -146,6 +148,10 @@ def _add_outputs(stage: StageGraph, context: LoweringContext, options: WriteOpti
     graph = context.graph
     for value in stage.model.graph.outputs:
         name = value.name or "output"
+        if name not in context.tensors:  # an output that is a constant
+            array = np.asarray(needed_array(value), np.float32)
+            held = array.transpose(layout.held_order(array.ndim))
+            context.bind(value, graph.add_constant(name, np.ascontiguousarray(held)))
         tensor = context.tensors[name]
         inner = graph.tensors[tensor].quantization
         outer = options.outer_params(inner, f"output '{name}'")

@@ -63,6 +63,8 @@ def lower_max_pool(node: ir.Node, context: LoweringContext) -> None:
 
     Behind a ReLU zero is as low as anything gets, and PAD, which delegates take, fills with zero.
     """
+    if len([v for v in node.outputs if v.uses() or v.is_graph_output()]) > 1:
+        raise FormError("the indices of its maxima are used", "use the values only")
     padding = _padding(node, context)
     source = context.input(node)
     params = context.graph.tensors[source].quantization

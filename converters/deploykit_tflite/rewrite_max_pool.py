@@ -45,6 +45,9 @@ class RewriteMaxPool(Pass):
         for node in list(model.graph):
             if not is_op(node, "MaxPool"):
                 continue
+            if len(known_shape(node.inputs[0])) != 4 or "auto_pad" in node.attributes:
+                findings.skipped(node, "it is not in canonical form")
+                continue
             extended, reason = _extended_size(node)
             chain, why_not_conv = _chain_before(node)
             if reason or why_not_conv:

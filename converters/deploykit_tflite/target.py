@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit import __version__
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.runners.base import RunnerDefinition
@@ -226,11 +226,12 @@ def stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping
     from deploykit_tflite.lower_graph import StageGraph
 
     quantized = has_qdq(model.graph)
-    if quantized != (precision is Precision.INT8):
+    if precision is Precision.INT8 and not quantized:
+        raise NoIntegerLayersError
+    if quantized and precision is not Precision.INT8:
         raise ContractError(
-            f"precision {precision.value} from a model that is "
-            f"{'quantized' if quantized else 'not quantized: no op of it runs in integers'}",
-            expected="a quantized (QDQ) model for int8, a float one for all else",
+            f"precision {precision.value} from a model that is quantized",
+            expected="a float model",
         )
     if not quantized:
         rewritten = _for_floats(model.graph)

@@ -10,7 +10,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from deploykit.errors import ContractError, MissingDependencyError, UnsupportedOpsError
+from deploykit.errors import (
+    ContractError,
+    MissingDependencyError,
+    NoIntegerLayersError,
+    UnsupportedOpsError,
+)
 from deploykit.graph.ops import CANONICAL_OPS, QDQ_OPS
 from deploykit.model import Model, Precision
 from deploykit.runners.registry import available_runners
@@ -152,12 +157,16 @@ def test_io(io: str, dtype: str, ops: list[str], layout: str) -> None:
         (Precision.FP32, {"io": "int4"}, "io is 'int4'"),
         (Precision.FP32, {"input_layout": "CHWN"}, "input_layout"),
         (Precision.FP32, {"io": "int8"}, "--io int8"),
-        (Precision.INT8, {}, "not quantized"),
     ],
 )
 def test_contradicting_options(precision: Precision, options: dict[str, str], words: str) -> None:
     with pytest.raises(ContractError, match=words):
         TARGET.write(convolution(), ArtifactRequest(precision, options))
+
+
+def test_a_float_stage_is_not_written_as_int8() -> None:
+    with pytest.raises(NoIntegerLayersError, match="not quantized"):
+        TARGET.write(convolution(), ArtifactRequest(Precision.INT8))
 
 
 def test_a_quantized_stage_is_not_written_as_floats() -> None:

@@ -77,13 +77,18 @@ class DataObserver:
     _covariance: float = 0.0
     _variance: float = 0.0
 
+    @property
+    def seen(self) -> int:
+        """How many samples were taken in."""
+        return sum(self._seen.values())
+
     def add(self, sample: FloatArray) -> None:
         """Take in one sample, (C, H, W) or of any other shape.
 
         Raises:
             DataError: it holds NaN or infinity.
         """
-        number = sum(self._seen.values())
+        number = self.seen
         low, high = float(sample.min()), float(sample.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError(
@@ -115,7 +120,7 @@ class DataObserver:
         means, squares = self._moments / self._elements
         stds = np.sqrt(np.maximum(squares - means**2, 0.0))
         return DataStatistics(
-            samples=sum(self._seen.values()),
+            samples=self.seen,
             minimum=self._low,
             maximum=self._high,
             channel_means=tuple(float(m) for m in means),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from deploykit.calibration.check import DataObserver, check_data
 from deploykit.calibration.data import CalibrationData
 from deploykit.calibration.histogram import RunningStatistics
@@ -18,6 +20,7 @@ from deploykit.errors import DataError
 from deploykit.graph.read_qdq import is_float
 from deploykit.graph.reading import is_constant
 from deploykit.model import Model
+from deploykit.tensors import FloatArray
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -54,15 +57,22 @@ def collect_statistics(
     observer = DataObserver()
     statistics: dict[str, RunningStatistics] = {}
     session, names, fingerprint = _open_session(model)
+    waiting: list[FloatArray] = []
     for batch in data.batches(batch_size):
         for sample in batch:
-            if (1, *sample.shape) != model_input.shape:
+            if sample.shape != model_input.shape[1:]:
                 raise DataError(
                     f"a calibration sample of shape {sample.shape}",
                     expected=f"{model_input.shape[1:]}, as the input '{model_input.name}'",
                 )
             observer.add(sample)
-            feed = sample[None]
+            waiting.append(sample)
+            if len(waiting) < model_input.shape[0] and observer.seen < data.count:
+                continue
+            # A model of a fixed batch: the last sample is repeated to fill the last one.
+            waiting += [sample] * (model_input.shape[0] - len(waiting))
+            feed = np.stack(waiting)
+            waiting.clear()
             # The list is emptied as it is read: the next run must not find all of it in memory.
             values = [*session.run(names, {model_input.name: feed})[::-1], feed]
             for name in (model_input.name, *names):

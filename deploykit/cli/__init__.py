@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
 import deploykit
 from deploykit.cli.guard import guarded
 from deploykit.cli.streams import failure_of_stdout, prepare_streams
-from deploykit.errors import EXIT_USER
+from deploykit.errors import EXIT_USER, UserError
 
 #: Subcommand > (module, what it does).
 COMMANDS = {
@@ -107,6 +108,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     # Only the subcommand that is asked for is imported.
     command = next((a for a in arguments if not a.startswith("-")), "")
-    args = build_parser(command).parse_args(arguments)
-    code: int = import_module(_commands(args.command)[args.command][0]).run(args)
+    as_json = "--json" in arguments
+    try:
+        args = build_parser(command).parse_args(arguments)
+    except SystemExit as error:
+        if as_json and error.code:
+            _print_error(UserError("the arguments cannot be used: see standard error"))
+        raise
+    _silence_numpy()
+    try:
+        code: int = import_module(_commands(args.command)[args.command][0]).run(args)
+    except (Exception, KeyboardInterrupt) as error:
+        if as_json and not isinstance(error, BrokenPipeError):
+            _print_error(error)
+        raise
     return code
+
+
+def _print_error(error: BaseException) -> None:
+    """``--json`` prints a document in every case: here, that of an error."""
+    from deploykit.report.error_json import error_to_json
+
+    print(error_to_json(error), end="", flush=True)
+
+
+def _silence_numpy() -> None:
+    """What overflows or divides by zero is found in results and told in words, not by numpy."""
+    if not sys.warnoptions:  # python -W shows them
+        warnings.simplefilter("ignore", RuntimeWarning)

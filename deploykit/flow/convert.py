@@ -20,7 +20,7 @@ from deploykit.errors import (
     DataError,
     UserError,
 )
-from deploykit.flow.make import BuiltArtifact, make_artifacts, quantize_stage
+from deploykit.flow.make import BuiltArtifact, make_artifacts, needs_table, quantize_stage
 from deploykit.flow.plan import (
     ConvertRequest,
     choose_runners,
@@ -85,8 +85,14 @@ def convert(
     progress(f"fused: {len(fused.graph.graph)} nodes")
     _check_quantized_source(fused, plan)
     data = _calibration_data(fused, request, plan)
-    table = _calibration_table(fused, request, plan, data, progress)
-    made, refused = make_artifacts(fused, plan, request, table, progress)
+    tables: list[CalibrationTable | None] = []
+
+    def calibrate() -> CalibrationTable | None:
+        tables.append(_calibration_table(fused, request, plan, data, progress))
+        return tables[0]
+
+    made, refused = make_artifacts(fused, plan, request, calibrate, progress)
+    table = tables[0] if tables else None
     skipped += refused
     proof = _prove(model, fused, made, runners, request, data, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
@@ -154,15 +160,6 @@ def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision
         )
 
 
-def _needs_table(fused: Model, plan: Sequence[tuple[Target, Precision]]) -> bool:
-    from deploykit.graph.qdq import has_qdq
-
-    if has_qdq(fused.graph):
-        return False
-    policies = [target.policy(precision) for target, precision in plan]
-    return any(p is not None and p.recipe.activations is not None for p in policies)
-
-
 def _calibration_data(
     fused: Model, request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
 ) -> CalibrationData | None:
@@ -170,7 +167,7 @@ def _calibration_data(
     from deploykit.calibration.data import load_calibration_data, sample_as_data
 
     if len(fused.inputs) != 1:
-        if _needs_table(fused, plan):
+        if needs_table(fused, plan, request):
             raise UserError(
                 f"the model has {len(fused.inputs)} inputs",
                 expected="one picture input for int8 calibration",
@@ -185,9 +182,11 @@ def _calibration_data(
             request.calibration_limit,
             skip_unreadable=request.skip_unreadable,
         )
-    elif fused.calibration_sample is not None and (request.verify or _needs_table(fused, plan)):
+    elif fused.calibration_sample is not None and (
+        request.verify or needs_table(fused, plan, request)
+    ):
         data = sample_as_data(fused, request.calibration_limit)
-    if data is None and request.calibration_table is None and _needs_table(fused, plan):
+    if data is None and request.calibration_table is None and needs_table(fused, plan, request):
         raise DataError(
             "int8 needs data to calibrate with, and none were given",
             expected="16 or more samples like those that the model will see",
@@ -207,7 +206,7 @@ def _calibration_table(
 ) -> CalibrationTable | None:
     from deploykit.calibration.table import CalibrationTable
 
-    if not _needs_table(fused, plan):
+    if not needs_table(fused, plan, request):
         return None
     if request.calibration_table is not None:
         return _table_of(fused, CalibrationTable.load(request.calibration_table), request)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploykit.errors import UnsupportedModelError, UnsupportedOpsError
+from deploykit.errors import DeploykitError, UnsupportedModelError, UnsupportedOpsError
 from deploykit.flow.plan import ConvertRequest, request_of
+from deploykit.graph.ops import is_canonical
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import Artifact, Target, policy_of
 from deploykit.verdict import SkippedTarget
@@ -49,38 +53,114 @@ def make_artifacts(
     fused: Model,
     plan: Sequence[tuple[Target, Precision]],
     request: ConvertRequest,
-    table: CalibrationTable | None,
+    calibrate: Callable[[], CalibrationTable | None],
     progress: Callable[[str], None],
 ) -> tuple[list[BuiltArtifact], tuple[SkippedTarget, ...]]:
-    """Every artefact of the plan, and what a target refuses while another takes the model.
+    """Every artefact of the plan, and what a target refuses while something else is written.
+
+    Files without calibration come first, and what a target refuses in floats it refuses in
+    integers too, so that nothing is calibrated for a refusal. Whatever goes wrong inside of one
+    target costs that file alone.
+
+    Args:
+        fused: The fused stage.
+        plan: What is written.
+        request: How.
+        calibrate: Gives the calibration table; called once, when the first file needs it.
+        progress: Called with one line a file.
 
     Raises:
-        UnsupportedModelError: one target is planned and refuses, or all of several do.
+        DeploykitError: nothing can be written. One cause is raised as it is, several as an
+            UnsupportedModelError.
     """
-    made: list[BuiltArtifact] = []
-    refusals: list[UnsupportedModelError] = []
-    skipped: list[SkippedTarget] = []
-    alone = len({target.name for target, _ in plan}) == 1
-    for target, precision in plan:
-        try:
-            made.append(_make(fused, target, precision, request, table))
-        except UnsupportedModelError as error:
-            if alone:
-                raise
-            refusals.append(error)
-            ops = error.ops if isinstance(error, UnsupportedOpsError) else ()
-            skipped.append(
-                SkippedTarget(target.name, precision.value, str(error), ops, refused=True)
-            )
+    table = cache(calibrate)
+    made: dict[tuple[str, Precision], BuiltArtifact] = {}
+    refusals: dict[tuple[str, Precision], DeploykitError] = {}
+    in_floats: dict[str, UnsupportedModelError] = {}
+    for target, precision in sorted(plan, key=lambda item: needs_table(fused, [item], request)):
+        key = target.name, precision
+        calibrated = needs_table(fused, [(target, precision)], request)
+        refusal: DeploykitError | None = None
+        if calibrated:
+            refusal = _early_refusal(fused, target, in_floats)
+        if refusal is None:
+            ranges = table() if calibrated else None
+            try:
+                made[key] = _make(fused, target, precision, request, ranges)
+            except Exception as error:
+                refusal = _as_refusal(error, target, precision)
+        if refusal is not None:
+            refusals[key] = refusal
+            if isinstance(refusal, UnsupportedModelError) and refusal.__cause__ is None:
+                in_floats.setdefault(target.name, refusal)
             progress(f"{target.name} {precision.value}: left out, the target refuses the model")
             continue
-        size = sum(len(data) for data in made[-1].files.values())
+        size = sum(len(data) for data in made[key].files.values())
         progress(f"{target.name} {precision.value}: {size:,} bytes")
     if not made:
-        names = ", ".join(dict.fromkeys(target.name for target, _ in plan))
-        reasons = "\n".join(dict.fromkeys(str(error) for error in refusals))
-        raise UnsupportedModelError(f"each of {names} refuses the model\n{reasons}")
-    return made, tuple(skipped)
+        raise _nothing_made(refusals)
+    order = [(target.name, precision) for target, precision in plan]
+    skipped = tuple(_skipped(*key, refusals[key]) for key in order if key in refusals)
+    return [made[key] for key in order if key in made], skipped
+
+
+def needs_table(
+    fused: Model, plan: Sequence[tuple[Target, Precision]], request: ConvertRequest
+) -> bool:
+    """Whether one of these files is quantized by what the values of the model held."""
+    from deploykit.graph.qdq import has_qdq
+
+    if has_qdq(fused.graph):
+        return False
+    policies = [
+        policy_of(target, precision, request_of(target, precision, request).options)
+        for target, precision in plan
+    ]
+    return any(p is not None and p.recipe.activations is not None for p in policies)
+
+
+def _early_refusal(
+    fused: Model, target: Target, in_floats: Mapping[str, UnsupportedModelError]
+) -> UnsupportedModelError | None:
+    """What is refused whatever the ranges are: ops that no rewrite of a policy knows and the
+    target cannot lower, or the same model in floats."""
+    table = target.lowerings()
+    nodes = list(fused.graph.graph)
+    if table.missing(n for n in nodes if not is_canonical(n.domain, n.op_type)):
+        return UnsupportedOpsError(target.name, table.missing(nodes))
+    return in_floats.get(target.name)
+
+
+def _as_refusal(error: Exception, target: Target, precision: Precision) -> DeploykitError:
+    """An error inside of a target as its refusal; a defect of ours says that it is one."""
+    if isinstance(error, DeploykitError):
+        return error
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames))
+    refusal = UnsupportedModelError(
+        f"the target {target.name} failed on this model as {precision.value}: "
+        f"{type(error).__name__}: {str(error).strip() or 'without a message'} ({where})",
+        advice="this is a defect of the target, not of the model: report it with the model",
+    )
+    refusal.__cause__ = error
+    return refusal
+
+
+def _skipped(target: str, precision: Precision, error: DeploykitError) -> SkippedTarget:
+    ops = error.ops if isinstance(error, UnsupportedOpsError) else ()
+    return SkippedTarget(target, precision.value, str(error), ops, refused=True)
+
+
+def _nothing_made(refusals: Mapping[tuple[str, Precision], DeploykitError]) -> DeploykitError:
+    """What is raised where each file of the plan is refused."""
+    reasons = list(dict.fromkeys(str(error) for error in refusals.values()))
+    names = list(dict.fromkeys(name for name, _ in refusals))
+    if len(names) == 1 and len(reasons) == 1:
+        return next(iter(refusals.values()))
+    if len(names) == 1:
+        return UnsupportedModelError("\n".join(reasons))
+    listed = "\n".join(reasons)
+    return UnsupportedModelError(f"each of {', '.join(names)} refuses the model\n{listed}")
 
 
 def _make(

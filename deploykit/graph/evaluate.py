@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.reading import read_int, read_ints, static_shape
+from deploykit.graph.reading import read_float, read_int, read_ints, static_shape
 from deploykit.tensors import Array
 
 if TYPE_CHECKING:
@@ -332,3 +332,16 @@ def _reduce(node: ir.Node, inputs: Arrays) -> list[Array]:
     keep = bool(read_int(node, "keepdims", 1))
     result = reduce(data, axis=axes or None, keepdims=keep)
     return [np.asarray(result, dtype=data.dtype)]
+
+
+@_register("Gemm", "MatMul")
+def _product(node: ir.Node, inputs: Arrays) -> list[Array]:
+    a, b = _needed(inputs, 0), _needed(inputs, 1)
+    if node.op_type == "MatMul":
+        return [np.matmul(a, b)]
+    a = a.T if read_int(node, "transA", 0) else a
+    b = b.T if read_int(node, "transB", 0) else b
+    product = np.matmul(a, b) * a.dtype.type(read_float(node, "alpha", 1.0))
+    if len(inputs) > 2 and inputs[2] is not None:
+        product = product + inputs[2] * a.dtype.type(read_float(node, "beta", 1.0))
+    return [product]

@@ -74,6 +74,9 @@ _NODES = [
     "y = ReduceMax (a, neg)",
     "y = ReduceMin <keepdims = 0> (a)",
     "y = ReduceSum <noop_with_empty_axes = 1> (a)",
+    "y = Gemm <transB = 1, alpha = 0.5> (a, a)",
+    "y = Gemm <transA = 1, beta = 2.0> (a, a, s)",
+    "y = MatMul (a, b)",
 ]
 
 

@@ -62,6 +62,29 @@ def needed_constant(node: ir.Node, index: int, what: str) -> Array:
     return array
 
 
+def needed_array(value: ir.Value) -> Array:
+    """The contents of a value that no node makes: an output of the graph that is a constant."""
+    array = constant_array(value)
+    if array is None:
+        raise FormError(f"nothing makes '{value.name}'", "it is not in canonical form")
+    return array
+
+
+def refuse_open_window(node: ir.Node) -> None:
+    """Refuse a convolution or pool whose pads are left for the runtime to find.
+
+    Canonical ones have explicit pads; what `canonicalize` could not spell keeps these attributes.
+    """
+    for name in ("auto_pad", "output_shape", "ceil_mode"):
+        attribute = node.attributes.get(name)
+        if attribute is None or attribute.value in (0, "NOTSET", ""):
+            continue
+        raise FormError(
+            f"{name} {attribute.value} has no form in explicit pads",
+            "export it with explicit pads that stay inside of the kernel",
+        )
+
+
 def constant_ints(node: ir.Node, index: int) -> tuple[int, ...] | None:
     """A constant list of integers at an input; None if it is left out."""
     value = input_at(node, index)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deploykit.graph.node_fields import FormError
-from deploykit.graph.reading import constant_array, read_string
+from deploykit.graph.node_fields import FormError, needed_value, shape_of
+from deploykit.graph.reading import constant_array, input_at, read_ints, read_string
 from deploykit.tensors import Array
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def resize_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -
     In float32, as ONNX Runtime computes them: on the edge between two pixels its rounding decides.
 
     Args:
-        node: A canonical Resize.
+        node: A Resize, canonical or with scales or an aspect ratio policy.
         mode: ``nearest`` or ``linear``.
         size: Length of the axis in the input.
         output: Length of the axis in the output.
@@ -31,10 +31,9 @@ def resize_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -
     """
     rule = read_string(node, "coordinate_transformation_mode", "half_pixel")
     x = np.arange(output, dtype=np.float32)
-    scale = np.float32(output) / np.float32(size)
-    scales = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
-    if scales is not None and scales.size:
-        scale = np.float32(scales.reshape(-1)[2 + axis])
+    scale = _given_scale(node, 2 + axis)
+    if scale is None:
+        scale = np.float32(output) / np.float32(size)
     if rule == "half_pixel" or (rule == "pytorch_half_pixel" and output > 1):
         points = (x + np.float32(0.5)) / scale - np.float32(0.5)
     elif rule == "align_corners":
@@ -58,3 +57,20 @@ def resize_points(node: ir.Node, mode: str, size: int, output: int, axis: int) -
         "ceil": np.ceil(points),
     }[rounding]
     return np.asarray(rounded).clip(0, size - 1)
+
+
+def _given_scale(node: ir.Node, axis: int) -> np.float32 | None:
+    """The scale that a node names for an axis, or that its aspect ratio policy gives; or None."""
+    shape = shape_of(needed_value(node, 0))
+    axes = [a % len(shape) for a in read_ints(node, "axes", tuple(range(len(shape))))]
+    scales, sizes = (constant_array(input_at(node, i)) for i in (2, 3))
+    if scales is not None and scales.size:
+        given = dict(zip(axes, scales.reshape(-1), strict=True))
+        return np.float32(given[axis]) if axis in given else None
+    policy = read_string(node, "keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch" or sizes is None or axis not in axes:
+        return None
+    ratios = [
+        np.float32(n) / np.float32(shape[a]) for a, n in zip(axes, sizes.reshape(-1), strict=True)
+    ]
+    return min(ratios) if policy == "not_larger" else max(ratios)

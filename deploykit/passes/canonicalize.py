@@ -6,8 +6,9 @@ Every node meets the rule of its op once, in the graph's order; the rules stand 
 2. `canonicalize_pools`: MaxPool, AveragePool, GlobalAveragePool, GlobalMaxPool, reductions.
 3. `canonicalize_linear`: Gemm, MatMul.
 4. `canonicalize_elementwise`: arithmetic, bounds, activations.
-5. `canonicalize_shapes`: Reshape and its kin, Transpose, Concat, Split, Slice, Gather, Pad, Expand.
-6. `canonicalize_resize`: Resize.
+5. `canonicalize_shapes`: Reshape and its kin, Transpose, Concat, Split, Slice, Pad, Expand.
+6. `canonicalize_gather`: Gather, GatherND.
+7. `canonicalize_resize`: Resize.
 
 A node of another op stays: the note says so, and a target that cannot lower it lists it together
 with all others. Shapes are known here, so each rule computes with numbers.
@@ -23,6 +24,7 @@ from deploykit.graph.ops import QDQ_OPS, is_canonical
 from deploykit.passes import (
     canonicalize_convolutions,
     canonicalize_elementwise,
+    canonicalize_gather,
     canonicalize_linear,
     canonicalize_pools,
     canonicalize_resize,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     canonicalize_convolutions,
     canonicalize_elementwise,
+    canonicalize_gather,
     canonicalize_linear,
     canonicalize_pools,
     canonicalize_resize,

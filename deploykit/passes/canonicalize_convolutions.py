@@ -4,7 +4,9 @@
    ``max(0, (out - 1) stride + dilation (kernel - 1) + 1 - in)``; the odd one goes to the end
    (UPPER) or to the start (LOWER). ``VALID`` is no padding. (ONNX operator specification, Conv.)
 2. ``output_shape`` and ``auto_pad`` of ConvTranspose: the total padding is
-   ``stride (in - 1) + output_padding + dilation (kernel - 1) + 1 - out``, split likewise.
+   ``stride (in - 1) + output_padding + dilation (kernel - 1) + 1 - out``, split likewise. An output
+   that is larger than the kernel reaches has rows and columns of zeros at its end: output_padding,
+   which ONNX has below the stride or dilation; a longer rest stays.
 3. A convolution over one or three spatial axes, or with computed weights, stays: no target has it.
 """
 
@@ -121,7 +123,9 @@ def canonicalize_conv_transpose(node: ir.Node, editor: GraphEditor, findings: Fi
             - wanted[i]
             for i in range(2)
         ]
-        if min(totals) < 0:
+        padding = tuple(p + max(0, -t) for p, t in zip(padding, totals, strict=True))
+        totals = [max(0, t) for t in totals]
+        if any(p >= max(strides[i], dilations[i]) for i, p in enumerate(padding)):
             findings.skipped(node, f"output_shape {wanted} is larger than the kernel reaches")
             return
         pads = _split_pads(totals, upper=mode == "SAME_UPPER")

@@ -5,7 +5,8 @@
 2. Sum, and Min and Max of more than two: a chain of two-operand nodes; of one operand: nothing.
 3. ``x^1 = x``, ``x^2 = x x``, ``x^(1/2) = sqrt(x)``, ``1/x`` as a Div.
 4. Clip: both bounds constant scalars; without an upper bound it is Max (Relu for a lower bound of
-   0), without a lower bound it is Min. A bound of +-inf or of the largest float is none.
+   0), without a lower bound it is Min. A bound of +-inf or of the largest float is none. Where the
+   lower bound is not below the upper one, every element becomes the upper one: Min(Max(x, u), u).
 5. Activations with every attribute explicit; Softmax's axis not negative; PRelu's slope (C, 1, 1).
 """
 
@@ -131,7 +132,14 @@ def canonicalize_clip(node: ir.Node, editor: GraphEditor, findings: Findings) ->
     low = None if low is not None and low <= -_LARGEST else low
     high = None if high is not None and high >= _LARGEST else high
     if low is not None and high is not None:
-        set_inputs(node, [value, *(_scalar(b, editor) for b in bounds)])
+        upper = _scalar(bounds[1], editor)
+        if low < high:
+            set_inputs(node, [value, _scalar(bounds[0], editor), upper])
+            return
+        raised = editor.node("Max", [value, upper], known_shape(value), like=node)
+        node.op_type = "Min"
+        set_inputs(node, [raised, upper])
+        findings.matched(node, "Clip whose bounds leave one number > Max and Min")
         return
     if low is None and high is None:
         op_type, inputs = "Identity", [value]

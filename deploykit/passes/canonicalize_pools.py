@@ -67,7 +67,7 @@ def canonicalize_pool(node: ir.Node, editor: GraphEditor, findings: Findings) ->
             node, f"{node.op_type} over {len(shape) - 2} spatial axes: targets know two"
         )
         return
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         findings.skipped(node, "the indices of MaxPool are read")
         return
     if any(d != 1 for d in dilations):

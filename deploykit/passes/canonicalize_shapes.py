@@ -5,10 +5,8 @@
 3. SplitToSequence whose parts are all taken by SequenceAt at constant places: Split.
 4. Slice: starts, ends, axes and steps constant, inside of the shape, not negative. A negative step
    stays: no target has it.
-5. Gather of consecutive constant indices: Slice; of one scalar index: Slice and Reshape; otherwise
-   the indices are made not negative.
-6. Pad: mode explicit, pads for every axis, a constant scalar value.
-7. Expand: constant shape, that of the output.
+5. Pad: mode explicit, pads for every axis, a constant scalar value.
+6. Expand: constant shape, that of the output.
 """
 
 from __future__ import annotations
@@ -154,12 +152,13 @@ def canonicalize_slice(node: ir.Node, editor: GraphEditor, findings: Findings) -
         low, high, _ = slice(start, end, step).indices(shape[axis])
         ranges[axis] = (low, max(low, high), step)
     order = sorted(ranges)
-    _write_slice(node, editor, order, [ranges[a] for a in order])
+    write_slice(node, editor, order, [ranges[a] for a in order])
 
 
-def _write_slice(
+def write_slice(
     node: ir.Node, editor: GraphEditor, axes: list[int], ranges: list[tuple[int, int, int]]
 ) -> None:
+    """Make a node the Slice of these axes, with (start, end, step) of each."""
     name = node.outputs[0].name
     wanted = {
         "starts": [r[0] for r in ranges],
@@ -176,36 +175,9 @@ def _write_slice(
     set_inputs(node, inputs)
 
 
-@rule_for("Gather")
-def canonicalize_gather(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
-    """Case 5."""
-    shape, indices = known_shape(node.inputs[0]), constant_array(node.inputs[1])
-    if indices is None:
-        findings.skipped(node, "the indices of Gather are computed")
-        return
-    axis = read_int(node, "axis", 0) % len(shape)
-    places = np.where(indices < 0, indices + shape[axis], indices).astype(np.int64)
-    flat = [int(p) for p in places.reshape(-1)]
-    consecutive = bool(flat) and flat == list(range(flat[0], flat[0] + len(flat)))
-    if not consecutive or places.ndim > 1:
-        if not np.array_equal(places, indices):
-            wanted = editor.constant(f"{node.outputs[0].name}.indices", places)
-            set_inputs(node, [node.inputs[0], wanted])
-        set_attributes(node, axis=axis)
-        return
-    findings.matched(node, "Gather of consecutive indices > Slice")
-    drop_attributes(node, "axis")
-    _write_slice(node, editor, [axis], [(flat[0], flat[-1] + 1, 1)])
-    if places.ndim == 0:
-        reduced = known_shape(node.outputs[0])
-        wanted = editor.ints(f"{node.outputs[0].name}.shape", reduced)
-        editor.follow(node, "Reshape", [wanted], shape=reduced, attributes={"allowzero": 0})
-        editor.set_shape(node.outputs[0], (*shape[:axis], 1, *shape[axis + 1 :]))
-
-
 @rule_for("Pad")
 def canonicalize_pad(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
-    """Case 6."""
+    """Case 5."""
     rank = len(known_shape(node.inputs[0]))
     pads, axes = constant_ints(input_at(node, 1)), constant_ints(input_at(node, 3))
     mode = read_string(node, "mode", "constant")
@@ -235,7 +207,7 @@ def canonicalize_pad(node: ir.Node, editor: GraphEditor, findings: Findings) -> 
 
 @rule_for("Expand")
 def canonicalize_expand(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
-    """Case 7."""
+    """Case 6."""
     shape = known_shape(node.outputs[0])
     if constant_ints(node.inputs[1]) != shape:
         set_inputs(node, [node.inputs[0], editor.ints(f"{node.outputs[0].name}.shape", shape)])

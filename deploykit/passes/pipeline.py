@@ -21,6 +21,7 @@ from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle
 from deploykit.passes.fuse_concat_shuffle_split import FuseConcatShuffleSplit
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit.passes.inline_functions import InlineFunctions
+from deploykit.passes.lift_one_dimension import LiftOneDimension
 from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.simplify_onnx import SimplifyOnnx
 from deploykit.passes.sink_transposes import SinkTransposes
@@ -46,6 +47,7 @@ def fuse_passes() -> tuple[Pass, ...]:
         InlineFunctions(),
         InferShapes(),
         FoldConstants(),
+        LiftOneDimension(),
         Canonicalize(),
         SinkTransposes(),
         EliminateIdentities(),

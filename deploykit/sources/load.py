@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import SourceError
-from deploykit.model import Model, SourceInfo, Stage
+from deploykit.model import Model, PassNote, SourceInfo, Stage
 from deploykit.preprocess import ContractOrigin
 from deploykit.sources.detect import Detection, SourceKind, detect
 from deploykit.sources.options import LoadOptions
@@ -109,17 +109,21 @@ def sanitize_name(text: str) -> str:
 
 def _load_onnx(path: Path, options: LoadOptions, name: str) -> Model:
     from deploykit.sources.onnx_file import read_onnx
+    from deploykit.sources.onnx_opset import UPGRADED
 
     if options.arch:
         raise SourceError(
             f"{path} is an ONNX file; it has its architecture in it",
             advice="leave out --arch",
         )
+    graph = read_onnx(path, options.input_shape)
+    upgrade = graph.metadata_props.pop(UPGRADED, "")
     return Model(
-        graph=read_onnx(path, options.input_shape),
+        graph=graph,
         stage=Stage.EXPORTED,
         name=sanitize_name(name or path.stem),
         source=_info(SourceKind.ONNX, path, options, "", reference="onnxruntime"),
+        notes=(PassNote("upgrade_opset", path.name, True, upgrade),) if upgrade else (),
     )
 
 

@@ -34,12 +34,13 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] = ()) -> ir.Model:
         inputs that are no initializers, and a name on every node.
 
     Raises:
-        SourceError: damaged, external data missing or outside of the folder, opset below 11,
+        SourceError: damaged, external data missing or outside of the folder, opset below 7,
             dynamic dimensions that nothing pins, inputs that are not float32, NaN in the weights.
         UnsupportedModelError: a newer opset's ops, sequences or sparse weights.
     """
     from deploykit.graph.lazy_sympy import import_onnx_ir
     from deploykit.sources.onnx_opset import bring_to_opset
+    from deploykit.sources.onnx_repairs import repair_graph
 
     import_onnx_ir()
     import onnx_ir as ir
@@ -50,6 +51,7 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] = ()) -> ir.Model:
         raise UnsupportedModelError(
             f"{path} has sparse weights", advice="export it with dense weights"
         )
+    repair_graph(proto.graph, str(path))
     proto = bring_to_opset(proto, str(path))
     try:
         model = ir.from_proto(proto)
@@ -58,7 +60,6 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] = ()) -> ir.Model:
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise SourceError(f"{path} is a damaged ONNX file: {error}") from error
     model.ir_version = _IR_VERSION
-    _drop_initializer_inputs(model.graph)
     _check_inputs(model.graph, path)
     _pin_shapes(model.graph, input_shape, path)
     _check_values(model.graph, path)
@@ -135,14 +136,6 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
                 f"{where}, which ends before the tensor does",
                 advice="it was not copied completely: get it again",
             )
-
-
-def _drop_initializer_inputs(graph: ir.Graph) -> None:
-    # Before IR version 4, every initializer was an input too.
-    inputs = [v for v in graph.inputs if v.name not in graph.initializers]
-    if len(inputs) != len(graph.inputs):
-        graph.inputs.clear()
-        graph.inputs.extend(inputs)
 
 
 def _check_inputs(graph: ir.Graph, path: Path) -> None:
@@ -278,6 +271,13 @@ def _check_values(graph: ir.Graph, path: Path) -> None:
             )
 
 
+#: Where infinity is a number like any other: bounds, masks, the padding of a maximum.
+_TAKES_INFINITY = frozenset(
+    {"Pad", "Clip", "Max", "Min", "Where", "Add", "Equal", "Greater", "Less", "Identity", "Cast"}
+    | {"Expand", "Reshape", "Unsqueeze", "Squeeze", "Concat", "Constant", "ConstantOfShape"}
+)
+
+
 def _check_numbers(graph: ir.Graph, path: Path) -> None:
     bad = []
     for name, value in graph.initializers.items():
@@ -289,7 +289,10 @@ def _check_numbers(graph: ir.Graph, path: Path) -> None:
         array = tensor.numpy()
         with np.errstate(invalid="ignore", over="ignore"):
             total = np.sum(array, dtype=np.float64)
-        if not np.isfinite(total) and not np.isfinite(array.astype(np.float64)).all():
+        if np.isfinite(total) or np.isfinite(array.astype(np.float64)).all():
+            continue
+        readers = {use.node.op_type for use in value.uses()}
+        if np.isnan(array.astype(np.float64)).any() or not readers <= _TAKES_INFINITY:
             bad.append(name)
     if bad:
         more = f" and {len(bad) - 6} more" if len(bad) > 6 else ""

@@ -45,9 +45,44 @@ def test_opsets_from_11_on_keep_their_numbers(tmp_path: Path, opset: int) -> Non
     )
 
 
-def test_opset_10_is_too_old(tmp_path: Path) -> None:
-    text = '<ir_version: 4, opset_import: ["" : 10]> n (float[1] x) => (float[1] y) { y = Relu(x) }'
-    with pytest.raises(SourceError, match="opset 10"):
+@pytest.mark.parametrize("opset", [7, 8, 9, 10])
+def test_old_opsets_are_upgraded_with_a_note(tmp_path: Path, opset: int) -> None:
+    # Upsample, Slice, Clip, Pad and Dropout had their numbers in attributes.
+    up = (
+        'Upsample <scales = [1., 1., 2., 2.], mode = "linear"> (c)'
+        if opset < 9
+        else 'Upsample <mode = "linear"> (c, scales)'
+    )
+    if opset == 10:
+        up = 'Resize <mode = "nearest"> (c, scales)'
+    cut = (
+        "Slice <axes = [2, 3], starts = [1, 0], ends = [7, 8]> (u)"
+        if opset < 10
+        else "Slice (u, starts, ends, axes)"
+    )
+    text = f"""
+    <ir_version: 4, opset_import: ["" : {opset}]>
+    net (float[1,3,4,4] x) => (float[1,2,8,10] y)
+    <float[2,3,1,1] w = {{1., -2., 3., 4., 0.5, -1.}}, float[4] scales = {{1., 1., 2., 2.}},
+     int64[2] starts = {{1, 0}}, int64[2] ends = {{7, 8}}, int64[2] axes = {{2, 3}}>
+    {{ c = Conv(x, w)  u = {up}  s = {cut}  l = Clip <min = -1.5, max = 2.0> (s)
+       d = Dropout <ratio = 0.5> (l)
+       y = Pad <mode = "constant", pads = [0, 0, 1, 1, 0, 0, 1, 1], value = 0.25> (d) }}
+    """
+    path = write(tmp_path / "old.onnx", text)
+    x = np.random.default_rng(0).standard_normal((1, 3, 4, 4)).astype(np.float32)
+    model = load(path)
+    assert [(n.pass_name, n.reason) for n in model.notes] == [
+        ("upgrade_opset", f"opset {opset} > {OPSET}")
+    ]
+    np.testing.assert_allclose(
+        results(model.serialized(), x)[0], results(path.read_bytes(), x)[0], rtol=1e-5
+    )
+
+
+def test_opset_6_is_too_old(tmp_path: Path) -> None:
+    text = '<ir_version: 3, opset_import: ["" : 6]> n (float[1] x) => (float[1] y) { y = Relu(x) }'
+    with pytest.raises(SourceError, match="opset 6"):
         load(write(tmp_path / "old.onnx", text))
 
 
@@ -120,6 +155,20 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> 
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "bad.onnx")
     with pytest.raises(SourceError, match="NaN or infinity in scale"):
         load(tmp_path / "bad.onnx")
+
+
+def test_infinity_is_a_number_as_a_bound_or_a_mask(tmp_path: Path) -> None:
+    text = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    n (float[1,2,4,4] x) => (float[1,2,4,4] y)
+    <int64[8] p = {0, 0, 0, 0, 0, 0, 1, 1}, float ninf = {0.0}>
+    { d = Pad(x, p, ninf)  y = MaxPool <kernel_shape = [2, 2]> (d) }
+    """
+    proto = onnx.parser.parse_model(text)
+    (fill,) = (t for t in proto.graph.initializer if t.name == "ninf")
+    fill.CopyFrom(numpy_helper.from_array(np.float32(-np.inf), "ninf"))
+    onnx.save(proto, tmp_path / "pad.onnx")
+    assert load(tmp_path / "pad.onnx").graph.graph.initializers["ninf"] is not None
 
 
 def external(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Any opset from 11 on to the one that the passes read (`deploykit.graph.ops.OPSET`).
+"""Any opset from 7 on to the one that the passes read (`deploykit.graph.ops.OPSET`).
 
 Most ops did not change in between, or only took in more types or optional attributes: then the
 declared opset is all there is to change, and no weight is touched. Where an op did change (axes
@@ -18,7 +18,12 @@ from deploykit.graph.ops import OPSET
 if TYPE_CHECKING:
     import onnx
 
-OLDEST = 11
+#: ONNX Runtime promises opset 7 and later, and ONNX's version converter has rules from there on.
+OLDEST = 7
+#: Before this, so many ops have another form that every file goes through the version converter.
+_REWRITTEN_WHOLE = 11
+#: The note of an upgraded file is kept under this key of the model's metadata.
+UPGRADED = "deploykit.upgraded"
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 # Ops whose meaning changed within 11..OPSET: (op, from opset) needs rewriting if the file's opset
@@ -54,7 +59,7 @@ def bring_to_opset(proto: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     """The same model at `OPSET`; ``proto`` may be changed, or returned.
 
     Raises:
-        SourceError: the opset is below 11, or none is declared.
+        SourceError: the opset is below 7, or none is declared.
         UnsupportedModelError: an op is newer than `OPSET`, or cannot be rewritten.
     """
     declared = [e for e in proto.opset_import if e.domain in _DEFAULT_DOMAINS]
@@ -76,8 +81,14 @@ def bring_to_opset(proto: onnx.ModelProto, origin: str) -> onnx.ModelProto:
         proto = _inlined(proto, origin)
     if version > OPSET:
         _check_lowering(proto, version, origin)
-    elif any(_REWRITTEN_AT.get(n.op_type, 0) > version for n in _default_nodes(proto)):
-        return _converted(proto, version, origin)
+    elif version < _REWRITTEN_WHOLE or any(
+        _REWRITTEN_AT.get(n.op_type, 0) > version for n in _default_nodes(proto)
+    ):
+        converted = _converted(proto, version, origin)
+        if version < _REWRITTEN_WHOLE:
+            _keep_old_resize(converted)
+            converted.metadata_props.add(key=UPGRADED, value=f"opset {version} > {OPSET}")
+        return converted
     for entry in proto.opset_import:
         if entry.domain in _DEFAULT_DOMAINS:
             entry.version = OPSET
@@ -168,6 +179,22 @@ def _converted(proto: onnx.ModelProto, version: int, origin: str) -> onnx.ModelP
     return converted
 
 
+def _keep_old_resize(proto: onnx.ModelProto) -> None:
+    """Upsample, and Resize before opset 11, sample at ``floor(x / scale)``; the version converter
+    leaves the defaults of opset 11, which sample at half pixels."""
+    import onnx
+
+    for node in _default_nodes(proto):
+        if node.op_type == "Resize":
+            given = {a.name for a in node.attribute}
+            for name, value in (
+                ("coordinate_transformation_mode", "asymmetric"),
+                ("nearest_mode", "floor"),
+            ):
+                if name not in given:
+                    node.attribute.append(onnx.helper.make_attribute(name, value))
+
+
 def _inlined(proto: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     import onnx
 
@@ -185,7 +212,8 @@ def _without(proto: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
     import onnx
 
     copied = onnx.ModelProto()
-    copied.ir_version = proto.ir_version
+    # Before IR version 4 an initializer had to be an input too; here it is one or the other.
+    copied.ir_version = max(proto.ir_version, 8)
     copied.opset_import.extend(proto.opset_import)
     graph = copied.graph
     graph.name = proto.graph.name or "graph"
