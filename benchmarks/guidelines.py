@@ -38,7 +38,7 @@ from deploykit.files import write_atomically
 from deploykit.model import Model, Precision, SourceInfo, Stage
 from deploykit.report.html import Markup, element
 from deploykit.report.profile_terminal import align
-from deploykit.report.units import format_bytes, format_count, format_us
+from deploykit.units import format_bytes, format_count, format_us
 
 SIDE = 56
 BLOCKS = 4

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from deploykit.errors import ContractError, UserError
 
+#: What is written where the user names no target: the one name of a target that the core knows.
+DEFAULT_TARGET = "tflite"
+
 
 @dataclass(frozen=True)
 class TargetOption:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from deploykit.errors import RunnerError, SourceError
-from deploykit_coreml.execute_program import OPERATIONS, Parameters, operation
 from deploykit_coreml.load_coremltools import load_protobuf
+from deploykit_coreml.operation_table import OPERATIONS, Parameters, operation
 from deploykit_coreml.package_format import MANIFEST, MODEL_FILE, WEIGHTS_FILE
 from deploykit_coreml.read_package import ProgramOp, is_package, read_package
 from deploykit_coreml.read_values import ValueType

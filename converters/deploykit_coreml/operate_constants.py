@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from deploykit.tensors import Array
-from deploykit_coreml.execute_program import Parameters, UnknownFormError, operation
 from deploykit_coreml.fit_palette import unpack_indices
+from deploykit_coreml.operation_table import Parameters, UnknownFormError, operation
 
 _TYPES = {"fp16": "float16", "fp32": "float32"}
 _PALETTE_BITS = {2: 1, 4: 2, 16: 4, 64: 6, 256: 8}

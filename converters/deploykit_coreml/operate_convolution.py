@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deploykit.tensors import Array
-from deploykit_coreml.execute_program import Parameters, UnknownFormError, operation
+from deploykit_coreml.operation_table import Parameters, UnknownFormError, operation
 
 
 def window_pads(parameters: Parameters) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from deploykit.tensors import Array
-from deploykit_coreml.execute_program import Parameters, UnknownFormError, operation
+from deploykit_coreml.operation_table import Parameters, UnknownFormError, operation
 
 _ERF: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
 

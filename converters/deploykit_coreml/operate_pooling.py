@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from deploykit.tensors import Array
-from deploykit_coreml.execute_program import Parameters, UnknownFormError, operation
 from deploykit_coreml.operate_convolution import two, window_pads, windows
+from deploykit_coreml.operation_table import Parameters, UnknownFormError, operation
 
 _WINDOW = "x kernel_sizes strides pad_type pad ceil_mode"
 _REDUCTIONS: dict[str, Callable[..., Any]] = {
@@ -21,7 +21,7 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 
 def _views(parameters: Parameters, x: Array, fill: float) -> list[Array]:
     if parameters.has("ceil_mode"):
-        parameters.demand("ceil_mode", False)
+        parameters.require("ceil_mode", False)
     if x.ndim != 4:
         raise UnknownFormError(f"pooling of {x.ndim - 2} dimensions")
     kernel, strides = two(parameters, "kernel_sizes"), two(parameters, "strides")

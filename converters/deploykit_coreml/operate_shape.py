@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from deploykit.tensors import Array
-from deploykit_coreml.execute_program import Parameters, UnknownFormError, operation
+from deploykit_coreml.operation_table import Parameters, UnknownFormError, operation
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
@@ -89,7 +89,7 @@ def compute_gather(parameters: Parameters) -> Array:
     x, axis = parameters.array("x"), parameters.integer("axis")
     indices = parameters.array("indices")
     if parameters.has("batch_dims"):
-        parameters.demand("batch_dims", 0)
+        parameters.require("batch_dims", 0)
     if parameters.has("validate_indices"):
         parameters.flag("validate_indices")  # indices outside raise here in either case
     if indices.dtype.kind not in "iu" or indices.ndim != 1:

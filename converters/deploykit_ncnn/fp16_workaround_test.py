@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.model import Model, Precision
 from deploykit_ncnn.inspect_files import inspect_files
-from deploykit_ncnn.ncnn_harness_test import (
+from deploykit_testing.ncnn import (
     Written,
     normal,
     quantized,

@@ -61,7 +61,7 @@ def find_delegate_splits(fused: Model, precision: Precision) -> tuple[DelegateSp
     """
     from deploykit_tflite.lower_graph import lower_graph
     from deploykit_tflite.options import WriteOptions
-    from deploykit_tflite.target import stage_graph
+    from deploykit_tflite.stage_graph import stage_graph
 
     stage = fused if precision is not Precision.INT8 else _quantized(fused)
     graph, _ = stage_graph(stage, precision)

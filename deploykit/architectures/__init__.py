@@ -14,7 +14,7 @@ from __future__ import annotations
 from deploykit.architectures.efficientnet import build_efficientnet, build_efficientnet_lite
 from deploykit.architectures.mobilenet_v1 import build_mobilenet_v1
 from deploykit.architectures.shufflenet_v1 import build_shufflenet_v1
-from deploykit.sources.architecture import register_architecture
+from deploykit.sources.built_architecture import register_architecture
 
 register_architecture("efficientnet", build_efficientnet)
 register_architecture("efficientnet_lite", build_efficientnet_lite)

@@ -28,7 +28,7 @@ from deploykit.architectures.layers import (
 )
 from deploykit.errors import SourceError
 from deploykit.preprocess import Preprocess
-from deploykit.sources.architecture import Architecture
+from deploykit.sources.built_architecture import Architecture
 
 #: Bases of depth, width and resolution, found by a grid search at phi = 1 (section 3.3).
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15

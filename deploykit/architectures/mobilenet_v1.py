@@ -12,7 +12,7 @@ from deploykit.architectures.layers import (
     round_channels,
 )
 from deploykit.preprocess import Preprocess
-from deploykit.sources.architecture import Architecture
+from deploykit.sources.built_architecture import Architecture
 
 #: Output channels and stride of each depthwise-separable convolution.
 BLOCKS = (

@@ -8,7 +8,7 @@ from torch import nn
 from deploykit.architectures.layers import check_positive, conv_bn, initialize_weights
 from deploykit.errors import SourceError
 from deploykit.preprocess import Preprocess
-from deploykit.sources.architecture import Architecture
+from deploykit.sources.built_architecture import Architecture
 
 #: Groups > output channels of stage 2; stages 3 and 4 have two and four times as many (table 1).
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}

@@ -16,6 +16,7 @@ from deploykit.cli.arguments import (
     source_lines,
     terminal_width,
 )
+from deploykit.target_options import DEFAULT_TARGET
 
 if TYPE_CHECKING:
     from deploykit.target_options import TargetOption
@@ -34,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument(
         "--to",
-        default="tflite",
+        default=DEFAULT_TARGET,
         metavar="TARGETS",
-        help="targets, comma-separated, or all (tflite)",
+        help="targets, comma-separated, or all (%(default)s)",
     )
     parser.add_argument(
         "--out",

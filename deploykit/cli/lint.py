@@ -6,6 +6,7 @@ import argparse
 
 from deploykit.cli.arguments import add_source_arguments, load_source
 from deploykit.errors import EXIT_OK, EXIT_PARITY
+from deploykit.target_options import DEFAULT_TARGET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--to",
-        default="tflite",
+        default=DEFAULT_TARGET,
         metavar="TARGET",
-        help="for whose runtime (tflite); '' for none",
+        help="for whose runtime (%(default)s); '' for none",
     )
     parser.add_argument(
         "--ignore", action="append", default=[], metavar="RULE", help="leave a rule out (repeat)"

@@ -15,6 +15,7 @@ from deploykit.cli.arguments import (
 )
 from deploykit.cli.convert import add_calibration_arguments, parse_observer
 from deploykit.errors import EXIT_OK
+from deploykit.target_options import DEFAULT_TARGET
 
 if TYPE_CHECKING:
     from deploykit.model import Model
@@ -50,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as --measure, and the whole under the runtime's own profiler",
     )
     group.add_argument(
-        "--on", default="tflite", metavar="TARGET", help="whose runtime measures (tflite)"
+        "--on",
+        default=DEFAULT_TARGET,
+        metavar="TARGET",
+        help="whose runtime measures (%(default)s)",
     )
     group.add_argument(
         "--rounds", type=positive, default=30, metavar="N", help="times are medians of N (30)"

@@ -30,6 +30,7 @@ from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import check_limits
 from deploykit.target import Target
 from deploykit.verdict import Report, SkippedTarget
+from deploykit.version import __version__
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
@@ -334,9 +335,7 @@ def _describe(item: BuiltArtifact, proof: Proof | None) -> BundleArtifact:
 
 
 def _library_versions() -> dict[str, str]:
-    import deploykit
-
-    found = {"deploykit": deploykit.__version__, "python": platform.python_version()}
+    found = {"deploykit": __version__, "python": platform.python_version()}
     for package in (*_LIBRARIES, "torch", "ai-edge-litert"):
         try:
             found[package] = version(package)

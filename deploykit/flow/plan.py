@@ -22,6 +22,7 @@ from deploykit.target import (
     options_of,
 )
 from deploykit.target_options import (
+    DEFAULT_TARGET,
     check_option_precisions,
     check_option_targets,
     options_of_precision,
@@ -59,7 +60,7 @@ class ConvertRequest:
         timeout_s: Time limit of each runtime, seconds.
     """
 
-    targets: tuple[str, ...] = ("tflite",)
+    targets: tuple[str, ...] = (DEFAULT_TARGET,)
     precisions: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     out: Path | None = None

@@ -14,7 +14,7 @@ from typing import ClassVar
 from deploykit.graph.reading import is_op, known_shape
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
-from deploykit.report.units import format_count
+from deploykit.units import format_count
 
 
 @register_rule

@@ -14,7 +14,7 @@ from deploykit.cost.count import op_name
 from deploykit.graph.op_facts import facts_of
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
-from deploykit.report.units import format_bytes
+from deploykit.units import format_bytes
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -18,7 +18,7 @@ from deploykit.graph.ops import LINEAR_OPS, POOLS
 from deploykit.graph.reading import is_op
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
-from deploykit.report.units import format_bytes, format_count
+from deploykit.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     import onnx_ir as ir

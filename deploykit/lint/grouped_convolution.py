@@ -16,7 +16,7 @@ from deploykit.cost.count import is_depthwise
 from deploykit.graph.reading import is_op, known_shape, read_int
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
-from deploykit.report.units import format_bytes
+from deploykit.units import format_bytes
 
 _FLOAT_BYTES = 4
 

@@ -19,6 +19,7 @@ from deploykit.lint import (
 from deploykit.lint.finding import Finding, LintReport
 from deploykit.lint.rule import RULES, LintContext, Rule
 from deploykit.model import Model, Precision
+from deploykit.target_options import DEFAULT_TARGET
 
 #: Importing them registers the rules, in the order in which findings are told.
 RULE_MODULES = (
@@ -40,7 +41,7 @@ def lint_model(
     model: Model,
     *,
     precisions: Sequence[Precision] = (),
-    target: str = "tflite",
+    target: str = DEFAULT_TARGET,
     ignore: Collection[str] = (),
 ) -> LintReport:
     """Judge a model by all rules.

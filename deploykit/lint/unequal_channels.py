@@ -15,7 +15,7 @@ from deploykit.cost.bounds import pointwise_mac_bound, pointwise_mac_elements
 from deploykit.graph.reading import is_op, known_shape, read_int, read_ints
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, make_severity, register_rule
-from deploykit.report.units import format_bytes
+from deploykit.units import format_bytes
 
 _FLOAT_BYTES = 4
 

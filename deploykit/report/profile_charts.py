@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from deploykit.cost.layer import LayerCost
 from deploykit.report.html import SERIES, Markup, element
-from deploykit.report.units import format_bytes, format_count, format_us
+from deploykit.units import format_bytes, format_count, format_us
 
 _WIDTH = 1130
 _LEFT = 64

@@ -14,7 +14,7 @@ from deploykit.report.profile_charts import (
     series_of,
 )
 from deploykit.report.profile_terminal import group_of, kind_of, time_cells
-from deploykit.report.units import format_bytes, format_count, format_us
+from deploykit.units import format_bytes, format_count, format_us
 
 _LAYER_HEADER = (
     *("layer", "op", "output", "parameters", "mult-adds", "FLOPs", "memory access"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from deploykit.cost.layer import LayerCost, ModelProfile, StageCost
 from deploykit.cost.match_profile import match_profile
 from deploykit.graph.ops import DOMAIN
-from deploykit.report.units import format_bytes, format_count, format_us
+from deploykit.units import format_bytes, format_count, format_us
 
 _TOTALS = (
     *("", "layers", "parameters", "mult-adds", "FLOPs", "memory access", "activations"),

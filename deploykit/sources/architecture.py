@@ -11,52 +11,17 @@ import contextlib
 import difflib
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import SourceError
-from deploykit.preprocess import Preprocess
+from deploykit.sources.built_architecture import REGISTERED, Architecture, building, unknown_name
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 FORMS = "timm/NAME, torchvision/NAME, deploykit/NAME or package.module:callable"
-
-
-@dataclass(frozen=True, eq=False)
-class Architecture:
-    """An untrained network, built.
-
-    Attributes:
-        name: How it was named, e.g. ``timm/ghostnet_100``.
-        module: The network, with weights of no meaning.
-        input_shape: NCHW with batch 1, by its library's default; empty if that is not known.
-        preprocess: How its library feeds it pictures; None if that is not known.
-    """
-
-    name: str
-    module: torch.nn.Module
-    input_shape: tuple[int, ...] = ()
-    preprocess: Preprocess | None = None
-
-
-_REGISTERED: dict[str, Callable[..., Architecture]] = {}
-
-#: Registers deploykit's own when it is imported, which needs torch: so on demand only.
-_OWN_ARCHITECTURES = "deploykit.architectures"
-
-
-def register_architecture(name: str, build: Callable[..., Architecture]) -> None:
-    """Make ``deploykit/NAME`` known: ``build(**arch_kwargs)`` gives the `Architecture`.
-
-    Raises:
-        ValueError: the name is taken.
-    """
-    if name in _REGISTERED:
-        raise ValueError(f"architecture deploykit/{name} is registered twice")
-    _REGISTERED[name] = build
 
 
 def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
@@ -89,11 +54,12 @@ def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
 
         return build_torchvision(rest, kwargs)
     if slash and library == "deploykit":
-        importlib.import_module(_OWN_ARCHITECTURES)
-        if rest not in _REGISTERED:
-            raise unknown_name("deploykit", rest, _REGISTERED)
+        import deploykit.architectures  # noqa: F401 - registers them; needs torch
+
+        if rest not in REGISTERED:
+            raise unknown_name("deploykit", rest, REGISTERED)
         with building(name, kwargs):
-            return _REGISTERED[rest](**kwargs)
+            return REGISTERED[rest](**kwargs)
     if ":" in name and not slash:
         return _build_callable(name, kwargs)
     if not slash and name.partition(".")[0].isidentifier():
@@ -129,33 +95,6 @@ def split_architecture_name(name: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, SyntaxError):
             found[key] = text
     return bare, found
-
-
-def unknown_name(library: str, name: str, known: Iterable[str]) -> SourceError:
-    """The error for a name that a library does not have, with the nearest that it has."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    return SourceError(
-        f"{library} has no architecture called '{name}'",
-        expected=f"e.g. {', '.join(f'{library}/{n}' for n in near or names[:5])}"
-        if names
-        else f"one that is registered under {library}/; none is",
-    )
-
-
-@contextlib.contextmanager
-def building(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what a constructor raises into a `SourceError` that tells what it was given."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except Exception as error:
-        given = ", ".join(f"{k}={v!r}" for k, v in kwargs.items()) or "no arguments"
-        raise SourceError(
-            f"{name} cannot be built with {given}: {type(error).__name__}: {error}",
-            advice="check --arch-kwargs",
-        ) from error
 
 
 def _build_callable(name: str, kwargs: Mapping[str, Any]) -> Architecture:

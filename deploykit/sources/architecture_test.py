@@ -8,12 +8,8 @@ import pytest
 import torch
 
 from deploykit.errors import SourceError
-from deploykit.sources.architecture import (
-    Architecture,
-    build_architecture,
-    register_architecture,
-    split_architecture_name,
-)
+from deploykit.sources.architecture import build_architecture, split_architecture_name
+from deploykit.sources.built_architecture import Architecture, register_architecture
 from deploykit.sources.load import load
 from deploykit.sources.options import LoadOptions
 from deploykit_testing.tiny_networks import ARCH, TinyNet, trained

@@ -8,7 +8,8 @@ from typing import Any
 
 from deploykit.errors import SourceError
 from deploykit.preprocess import ContractOrigin, Preprocess
-from deploykit.sources.architecture import FORMS, Architecture, build_architecture
+from deploykit.sources.architecture import FORMS, build_architecture
+from deploykit.sources.built_architecture import Architecture
 from deploykit.sources.checkpoint import CheckpointContent, load_checkpoint, without_bookkeeping
 from deploykit.sources.identify_architecture import identify_architecture
 from deploykit.sources.options import LoadOptions

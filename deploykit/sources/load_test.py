@@ -16,7 +16,7 @@ from deploykit.graph.provenance import module_path
 from deploykit.model import Stage
 from deploykit.preprocess import Preprocess
 from deploykit.sources import architecture
-from deploykit.sources.architecture import Architecture
+from deploykit.sources.built_architecture import Architecture
 from deploykit.sources.load import load, sanitize_name
 from deploykit.sources.options import LoadOptions
 from deploykit_testing.tiny_networks import (

@@ -8,16 +8,15 @@ work. The decomposition that the exporter runs first is left out where it would 
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deploykit.errors import DeploykitError, SourceError, UnsupportedModelError
 from deploykit.graph.ops import OPSET
-from deploykit.sources.torch_source import input_names, output_names
+from deploykit.sources.exported_names import tidy_graph
+from deploykit.sources.quiet_export import first_lines, quiet
+from deploykit.sources.torchscript import export_torchscript
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -127,8 +126,6 @@ def export_captured(
 
     if isinstance(captured, torch.export.ExportedProgram):
         return export_program(captured)
-    from deploykit.sources.torchscript import export_torchscript
-
     assert isinstance(captured, torch.jit.ScriptModule)
     return export_torchscript(captured, example_inputs(shapes))
 
@@ -145,77 +142,6 @@ def _elements(shape: Sequence[int]) -> int:
     for dimension in shape:
         count *= dimension
     return count
-
-
-def tidy_graph(model: ir.Model) -> None:
-    """Names of inputs and outputs; no metadata, type or name that only the exporter reads."""
-    import onnx_ir as ir
-
-    graph = model.graph
-    model.producer_name, model.producer_version = "deploykit", ""
-    model.metadata_props.clear()
-    graph.metadata_props.clear()
-    for value in [*graph.inputs, *graph.initializers.values()]:
-        value.metadata_props.clear()
-    for node in graph.all_nodes():
-        for value in node.outputs:
-            value.metadata_props.clear()
-    # An output that is also an input, or that stands twice, gets a node of its own.
-    taken: set[ir.Value] = set(graph.inputs) | set(graph.initializers.values())
-    for index, value in enumerate(list(graph.outputs)):
-        if value in taken:
-            node = ir.Node("", "Identity", [value])
-            node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
-            graph.append(node)
-            graph.outputs[index] = node.outputs[0]
-        taken.add(graph.outputs[index])
-    _rename(graph, list(graph.inputs), input_names(len(graph.inputs)))
-    _rename(graph, list(graph.outputs), output_names(len(graph.outputs)))
-    for index, node in enumerate(graph.all_nodes()):
-        first = node.outputs[0].name if node.outputs else ""
-        node.name = first or f"node_{index}"
-
-
-def _rename(graph: ir.Graph, values: Sequence[ir.Value], names: Sequence[str]) -> None:
-    renamed = set(map(id, values))
-    clashes = {
-        value.name: value
-        for node in graph.all_nodes()
-        for value in node.outputs
-        if id(value) not in renamed
-    }
-    for value in [*graph.inputs, *graph.initializers.values()]:
-        if id(value) not in renamed:
-            clashes.setdefault(value.name, value)
-    for value, name in zip(values, names, strict=True):
-        if name in clashes:
-            clashes[name].name = f"{name}_inner"
-        value.name = name
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No printing, warnings or log lines from the exporter, and one thread while it runs.
-
-    Capturing runs on fake tensors: more threads only spin (CPU seconds count them all).
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    level = logging.root.manager.disable
-    torch.set_num_threads(1)
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-        torch.set_num_threads(threads)
 
 
 def _refuse_if_it_does_not_run(
@@ -257,9 +183,3 @@ def _innermost(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def first_lines(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[:2]) or type(error).__name__
-    return text if len(text) <= 400 else text[:400] + "..."

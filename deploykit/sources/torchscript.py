@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import SourceError, UnsupportedModelError
 from deploykit.graph.ops import OPSET
+from deploykit.sources.exported_names import tidy_graph
 from deploykit.sources.options import LoadOptions
+from deploykit.sources.quiet_export import first_lines, quiet
 from deploykit.sources.torch_source import (
     TorchSource,
     flatten_outputs,
@@ -83,8 +85,6 @@ def export_torchscript(
     import onnx
     import onnx_ir as ir
     import torch
-
-    from deploykit.sources.torch_export import first_lines, quiet, tidy_graph
 
     shapes = ", ".join("x".join(map(str, e.shape)) for e in examples)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 from deploykit.errors import MissingDependencyError
 from deploykit.preprocess import Preprocess
-from deploykit.sources.architecture import Architecture, building, unknown_name
+from deploykit.sources.built_architecture import Architecture, building, unknown_name
 from deploykit.sources.lazy_packages import lazy_import
 
 _DEFAULT_SIZE = 224

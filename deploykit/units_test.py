@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.report.units import format_bytes, format_count, format_us
+from deploykit.units import format_bytes, format_count, format_us
 
 
 @pytest.mark.parametrize(
