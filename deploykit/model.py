@@ -104,6 +104,8 @@ class Model:
         notes: What the passes did on the way to this stage, oldest first.
         identified: How the architecture was found from the weights, for the user; empty where the
             file or the user names it.
+        channel_factors: Value name > one factor a channel (axis 1), of values that are held
+            multiplied so that they lose less when they are quantized.
     """
 
     graph: ir.Model
@@ -116,6 +118,7 @@ class Model:
     notes: tuple[PassNote, ...] = ()
     preprocess_origin: ContractOrigin = ContractOrigin.UNKNOWN
     identified: str = ""
+    channel_factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

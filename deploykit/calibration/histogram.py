@@ -103,15 +103,24 @@ class RunningStatistics:
     _squares: float = 0.0
     _count: int = 0
     _histogram: GrowingHistogram = field(default_factory=GrowingHistogram)
+    _channels: tuple[Array, Array] | None = None
 
     def add(self, data: FloatArray) -> bool:
-        """Take in one array; False, and nothing is taken, if it holds NaN or infinity."""
+        """Take in one array; False, and nothing is taken, if it holds NaN or infinity.
+
+        Axis 1 of a (1, C, H, W) or (1, C) array are its channels.
+        """
         flat = data.reshape(-1)
         if not flat.size:
             return True
-        low, high = float(flat.min()), float(flat.max())
+        channels = data.reshape(data.shape[1] if data.ndim in (2, 4) and len(data) == 1 else 1, -1)
+        lows, highs = channels.min(axis=1), channels.max(axis=1)
+        low, high = float(lows.min()), float(highs.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             return False
+        if data.ndim in (2, 4) and len(data) == 1:
+            before = self._channels or (lows, highs)
+            self._channels = np.minimum(before[0], lows), np.maximum(before[1], highs)
         self._low, self._high = min(self._low, low), max(self._high, high)
         self._sum += float(flat.sum())
         self._squares += float(np.dot(flat, flat))
@@ -131,6 +140,8 @@ class RunningStatistics:
             std=math.sqrt(variance),
             histogram=self._histogram.resampled(self._low, self._high),
             count=self._count,
+            channel_minimum=tuple(map(float, self._channels[0])) if self._channels else (),
+            channel_maximum=tuple(map(float, self._channels[1])) if self._channels else (),
         )
 
 

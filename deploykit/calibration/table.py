@@ -28,6 +28,8 @@ class ValueStatistics:
         std: Standard deviation of all elements.
         histogram: Counts over equal bins from ``minimum`` to ``maximum``.
         count: Number of elements seen.
+        channel_minimum: Smallest element of each channel (axis 1); empty where a value has none.
+        channel_maximum: Largest element of each channel, likewise.
     """
 
     minimum: float
@@ -36,6 +38,8 @@ class ValueStatistics:
     std: float
     histogram: tuple[int, ...]
     count: int
+    channel_minimum: tuple[float, ...] = ()
+    channel_maximum: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ class CalibrationTable:
                     std=float(s["std"]),
                     histogram=tuple(int(n) for n in s["histogram"]),
                     count=int(s["count"]),
+                    channel_minimum=tuple(map(float, s.get("channel_minimum", ()))),
+                    channel_maximum=tuple(map(float, s.get("channel_maximum", ()))),
                 )
                 for name, s in document["values"].items()
             }

@@ -150,10 +150,18 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         help="warn only where the data look like noise",
     )
     group.add_argument(
+        "--method",
+        default=None,
+        metavar="NAME",
+        help="how int8 is quantized: auto (default) keeps each step that helps on samples kept "
+        "apart; minmax, sums, second-order, equalize, cross-layer",
+    )
+    group.add_argument(
         "--observer",
-        default="minmax",
+        default=None,
         metavar="METHOD",
-        help="minmax (default), mse, percentile or percentile:99.9",
+        help="how ranges are chosen: minmax, mse, entropy, percentile or percentile:99.9; turns "
+        "--method auto off",
     )
 
 
@@ -179,6 +187,7 @@ def run(args: argparse.Namespace) -> int:
         calibration_table=args.calibration_table,
         skip_unreadable=args.skip_unreadable,
         allow_suspicious=args.allow_suspicious_calibration,
+        method=args.method,
         observer=parse_observer(args.observer),
         verify=not args.no_verify,
         runners=tuple(args.runner),
@@ -209,10 +218,12 @@ def run(args: argparse.Namespace) -> int:
     return report.exit_code
 
 
-def parse_observer(text: str) -> Observer:
+def parse_observer(text: str | None) -> Observer | None:
     from deploykit.errors import UserError
     from deploykit_quantize.policy import Observer
 
+    if text is None:
+        return None
     method, _, percentile = text.partition(":")
     if not percentile:
         return Observer(method)
@@ -220,5 +231,5 @@ def parse_observer(text: str) -> Observer:
         return Observer(method, float(percentile))
     except ValueError:
         raise UserError(
-            f"--observer {text!r}", expected="minmax, mse, percentile or percentile:99.9"
+            f"--observer {text!r}", expected="minmax, mse, entropy, percentile or percentile:99.9"
         ) from None

@@ -131,6 +131,7 @@ def _quantized(fused: Model, args: argparse.Namespace) -> Model:
         calibration_table=args.calibration_table,
         skip_unreadable=args.skip_unreadable,
         allow_suspicious=args.allow_suspicious_calibration,
+        method=args.method,
         observer=parse_observer(args.observer),
         verify=False,
     )

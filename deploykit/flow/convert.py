@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploykit.bundle import Bundle, BundleArtifact, BundleFile, check_replaceable, write_bundle
 from deploykit.errors import (
-    DataError,
     UserError,
 )
+from deploykit.flow.calibrate import Calibrator
 from deploykit.flow.make import BuiltArtifact, make_artifacts, needs_table, quantize_stage
 from deploykit.flow.plan import (
     ConvertRequest,
@@ -34,7 +34,6 @@ from deploykit.version import __version__
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
-    from deploykit.calibration.table import CalibrationTable
     from deploykit.flow.prove import Proof
 
 #: Versions that shape an artefact or a verdict, and so stand in the manifest.
@@ -85,19 +84,13 @@ def convert(
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
     _check_quantized_source(fused, plan)
-    data = _calibration_data(fused, request, plan)
-    tables: list[CalibrationTable | None] = []
-
-    def calibrate() -> CalibrationTable | None:
-        tables.append(_calibration_table(fused, request, plan, data, progress))
-        return tables[0]
-
-    made, refused = make_artifacts(fused, plan, request, calibrate, progress)
-    table = tables[0] if tables else None
+    calibrator = Calibrator.load(fused, request, plan, progress)
+    made, refused = make_artifacts(fused, plan, request, calibrator.calibrate, progress)
+    table = calibrator.result.table if calibrator.result else None
     skipped += refused
-    proof = _prove(model, fused, made, runners, request, data, progress)
+    proof = _prove(model, fused, made, runners, request, calibrator.golden, progress)
     artifacts = tuple(_describe(item, proof) for item in made)
-    bundle = _assemble(model, fused, proof, artifacts, skipped, table, request)
+    bundle = _assemble(model, fused, proof, artifacts, skipped, calibrator)
     files = {path: data for item in made for path, data in item.files.items()}
     write_bundle(
         folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
@@ -106,7 +99,7 @@ def convert(
         model=model.name,
         reference=bundle.reference,
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
-        warnings=(*_not_verified(made, runners, request), *_warnings(table, made)),
+        warnings=(*_not_verified(made, runners, request), *_warnings(calibrator, made)),
         stages=proof.stages if proof else (),
         skipped=tuple(skipped),
     )
@@ -119,8 +112,7 @@ def _assemble(
     proof: Proof | None,
     artifacts: tuple[BundleArtifact, ...],
     skipped: Sequence[SkippedTarget],
-    table: CalibrationTable | None,
-    request: ConvertRequest,
+    calibrator: Calibrator,
 ) -> Bundle:
     return Bundle(
         name=model.name,
@@ -137,7 +129,7 @@ def _assemble(
         labels=model.labels,
         reference=proof.reference if proof else "",
         artifacts=artifacts,
-        calibration=_calibration_summary(table, request),
+        calibration=calibrator.summary(),
         has_golden=proof is not None,
         skipped=tuple(skipped),
     )
@@ -161,78 +153,6 @@ def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision
         )
 
 
-def _calibration_data(
-    fused: Model, request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
-) -> CalibrationData | None:
-    """The data that calibrate, and whose samples are the golden inputs; None if there are none."""
-    from deploykit.calibration.data import load_calibration_data, sample_as_data
-
-    if len(fused.inputs) != 1:
-        if needs_table(fused, plan, request):
-            raise UserError(
-                f"the model has {len(fused.inputs)} inputs",
-                expected="one picture input for int8 calibration",
-            )
-        return None
-    data = None
-    if request.calibration is not None:
-        data = load_calibration_data(
-            request.calibration,
-            fused.inputs[0],
-            fused.preprocess,
-            request.calibration_limit,
-            skip_unreadable=request.skip_unreadable,
-        )
-    elif fused.calibration_sample is not None and (
-        request.verify or needs_table(fused, plan, request)
-    ):
-        data = sample_as_data(fused, request.calibration_limit)
-    if data is None and request.calibration_table is None and needs_table(fused, plan, request):
-        raise DataError(
-            "int8 needs data to calibrate with, and none were given",
-            expected="16 or more samples like those that the model will see",
-            advice="--calibrate FOLDER of pictures, or --calibrate FILE.npz/.npy of ready tensors "
-            "(n,C,H,W float32) or pictures (n,H,W,C uint8); a checkpoint may also carry a "
-            "'calibration' sample of its own; --w8 needs no data",
-        )
-    return data
-
-
-def _calibration_table(
-    fused: Model,
-    request: ConvertRequest,
-    plan: Sequence[tuple[Target, Precision]],
-    data: CalibrationData | None,
-    progress: Callable[[str], None],
-) -> CalibrationTable | None:
-    from deploykit.calibration.table import CalibrationTable
-
-    if not needs_table(fused, plan, request):
-        return None
-    if request.calibration_table is not None:
-        return _table_of(fused, CalibrationTable.load(request.calibration_table), request)
-    from deploykit.calibration.collect import collect_statistics
-
-    if data is None:
-        raise AssertionError("int8 without data was let through")
-    table = collect_statistics(fused, data, allow_suspicious=request.allow_suspicious)
-    progress(f"calibrated on {table.samples} samples: {data.description}")
-    return table
-
-
-def _table_of(fused: Model, table: CalibrationTable, request: ConvertRequest) -> CalibrationTable:
-    """The table, if it was made from this very model."""
-    from deploykit.calibration.collect import fingerprint_model
-
-    if table.model_fingerprint != fingerprint_model(fused):
-        raise DataError(
-            f"the calibration table {request.calibration_table} was made from another model",
-            expected="a table of this architecture with these very weights",
-            advice="calibrate again: leave out --calibration-table",
-        )
-    return table
-
-
 def _not_verified(
     made: Sequence[BuiltArtifact], runners: Mapping[str, tuple[str, ...]], request: ConvertRequest
 ) -> list[str]:
@@ -244,23 +164,10 @@ def _not_verified(
     ]
 
 
-def _warnings(table: CalibrationTable | None, made: Sequence[BuiltArtifact]) -> tuple[str, ...]:
+def _warnings(calibrator: Calibrator, made: Sequence[BuiltArtifact]) -> tuple[str, ...]:
     """Of the calibration and of every artefact, each once."""
-    found = [*(table.warnings if table else ()), *(w for m in made for w in m.artifact.warnings)]
+    found = [*calibrator.warnings, *(w for m in made for w in m.artifact.warnings)]
     return tuple(dict.fromkeys(found))
-
-
-def _calibration_summary(
-    table: CalibrationTable | None, request: ConvertRequest
-) -> dict[str, Any] | None:
-    if table is None:
-        return None
-    return {
-        "samples": table.samples,
-        "data_sha256": table.data_fingerprint,
-        "observer": request.observer.method if request.observer else "minmax",
-        "warnings": list(table.warnings),
-    }
 
 
 def quantize_for_target(
@@ -284,10 +191,12 @@ def quantize_for_target(
     if Precision.INT8 not in target.precisions:
         raise UserError(f"the target {target.name} writes no int8 files")
     plan = [(target, Precision.INT8)]
-    data = _calibration_data(fused, request, plan)
-    table = _calibration_table(fused, request, plan, data, progress)
+    calibrator = Calibrator.load(fused, request, plan, progress)
     policy = target.policy(Precision.INT8)
-    return fused if policy is None else quantize_stage(fused, policy, request, table)
+    if policy is None:
+        return fused
+    calibration = calibrator.calibrate() if needs_table(fused, plan, request) else None
+    return quantize_stage(fused, policy, request, calibration, progress)
 
 
 def _prove(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from deploykit.target import Artifact, Target, policy_of
 from deploykit.verdict import SkippedTarget
 
 if TYPE_CHECKING:
-    from deploykit.calibration.table import CalibrationTable
+    from deploykit_quantize.method import Calibration
     from deploykit_quantize.policy import Policy
 
 
@@ -53,7 +53,7 @@ def make_artifacts(
     fused: Model,
     plan: Sequence[tuple[Target, Precision]],
     request: ConvertRequest,
-    calibrate: Callable[[], CalibrationTable | None],
+    calibrate: Callable[[], Calibration],
     progress: Callable[[str], None],
 ) -> tuple[list[BuiltArtifact], tuple[SkippedTarget, ...]]:
     """Every artefact of the plan, and what a target refuses while something else is written.
@@ -66,7 +66,7 @@ def make_artifacts(
         fused: The fused stage.
         plan: What is written.
         request: How.
-        calibrate: Gives the calibration table; called once, when the first file needs it.
+        calibrate: Gives what was calibrated; called once, when the first file needs it.
         progress: Called with one line a file.
 
     Raises:
@@ -86,7 +86,7 @@ def make_artifacts(
         if refusal is None:
             ranges = table() if calibrated else None
             try:
-                made[key] = _make(fused, target, precision, request, ranges)
+                made[key] = _make(fused, target, precision, request, ranges, progress)
             except Exception as error:
                 refusal = _as_refusal(error, target, precision)
         if refusal is not None:
@@ -168,14 +168,17 @@ def _make(
     target: Target,
     precision: Precision,
     request: ConvertRequest,
-    table: CalibrationTable | None,
+    calibration: Calibration | None,
+    progress: Callable[[str], None],
 ) -> BuiltArtifact:
     wanted = request_of(target, precision, request)
     policy = policy_of(target, precision, wanted.options)
     stage, key = fused, Stage.FUSED.value
     if policy is not None:
         stage, key = (
-            quantize_stage(fused, policy, request, table),
+            quantize_stage(
+                fused, policy, request, calibration, lambda line: progress(f"{target.name} {line}")
+            ),
             f"{target.name}.{precision.value}",
         )
     artifact = target.write(stage, wanted)
@@ -183,28 +186,37 @@ def _make(
 
 
 def quantize_stage(
-    fused: Model, policy: Policy, request: ConvertRequest, table: CalibrationTable | None
+    fused: Model,
+    policy: Policy,
+    request: ConvertRequest,
+    calibration: Calibration | None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """The stage that a policy asks for.
 
     Args:
         fused: The fused stage; a QDQ model that the user brought keeps its scales.
         policy: A target's.
-        request: Whose observer chooses the ranges.
-        table: What the values held; None where weights alone are quantized.
+        request: Its method and observer.
+        calibration: What the values held; None where weights alone are quantized.
+        progress: Called with one line a step of the method ``auto``.
     """
     from deploykit.graph.qdq import has_qdq
     from deploykit_quantize.adopt_qdq import adopt_quantization
-    from deploykit_quantize.policy import Observer
-    from deploykit_quantize.quantizer import quantize_model
+    from deploykit_quantize.choose_method import quantize_automatically
+    from deploykit_quantize.method import Quantization
+    from deploykit_quantize.methods import method_called
     from deploykit_quantize.weight_only import quantize_weights
 
     if has_qdq(fused.graph):
         return adopt_quantization(fused, policy)
     if policy.recipe.activations is None:
         return quantize_weights(fused, policy.recipe)
-    return (
-        fused
-        if table is None
-        else quantize_model(fused, policy, table, request.observer or Observer())
-    )
+    if calibration is None:
+        return fused
+    if request.chooses_method:
+        return quantize_automatically(fused, policy, calibration, progress)
+    method = method_called(request.method_name)
+    if request.observer is not None:
+        method = replace(method, observer=request.observer)
+    return Quantization(fused, policy, calibration).quantize(method)

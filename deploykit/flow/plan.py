@@ -50,7 +50,9 @@ class ConvertRequest:
         calibration_table: A table made before, instead of data.
         skip_unreadable: Whether images of a folder that cannot be decoded are left out.
         allow_suspicious: Whether calibration data that look like noise are a warning only.
-        observer: How ranges are chosen; None for min-max.
+        method: How int8 is quantized: ``auto``, ``minmax`` or another of
+            `deploykit_quantize.methods`; None for ``auto``, with an observer ``minmax``.
+        observer: How ranges are chosen; None for min-max, or what the method finds.
         verify: Whether to run what was written, and to keep golden vectors.
         runners: Names of runners; empty for all of each target's.
         samples: Number of golden inputs.
@@ -69,6 +71,7 @@ class ConvertRequest:
     calibration_table: Path | None = None
     skip_unreadable: bool = False
     allow_suspicious: bool = False
+    method: str | None = None
     observer: Observer | None = None
     verify: bool = True
     runners: tuple[str, ...] = ()
@@ -77,6 +80,16 @@ class ConvertRequest:
     layers: bool = False
     threads: int = 1
     timeout_s: float = 120.0
+
+    @property
+    def method_name(self) -> str:
+        """The method: an observer that is asked for leaves nothing to choose."""
+        return self.method or ("auto" if self.observer is None else "minmax")
+
+    @property
+    def chooses_method(self) -> bool:
+        """Whether samples are kept apart to choose by."""
+        return self.method_name == "auto"
 
 
 ALL_TARGETS = "all"
@@ -93,9 +106,28 @@ def plan_artifacts(
     Raises:
         UserError: an unknown target, precision or option, or nothing to write.
     """
+    check_method(request)
     if ALL_TARGETS in request.targets:
         return _plan_of_all(request)
     return _plan_of_named(request), []
+
+
+def check_method(request: ConvertRequest) -> None:
+    """Refuse a method that is not known, or one that chooses beside an observer.
+
+    Raises:
+        UserError: either.
+    """
+    from deploykit_quantize.methods import method_called
+
+    if request.chooses_method and request.observer is not None:
+        raise UserError(
+            f"method auto and observer {request.observer.method}",
+            expected="one of them: auto chooses the observer",
+            advice="leave out --method to have the observer alone, or --observer",
+        )
+    if not request.chooses_method:
+        method_called(request.method_name)
 
 
 def _plan_of_all(

@@ -14,6 +14,9 @@ import numpy as np
 
 from deploykit.tensors import Array
 
+#: Weights that are rounded before those behind them move: one matrix product moves all of them.
+_BLOCK = 32
+
 
 def round_rows(steps: Array, hessian: Array, largest: int) -> Array:
     """Integers for rows of weights.
@@ -35,10 +38,15 @@ def round_rows(steps: Array, hessian: Array, largest: int) -> Array:
     upper = np.linalg.cholesky(np.linalg.inv(ordered)).transpose(0, 2, 1)
     left = np.take_along_axis(wanted, order[:, None, :], axis=2)
     rounded = np.empty_like(left)
-    for i in range(n):
-        rounded[..., i] = np.clip(np.rint(left[..., i]), -largest, largest)
-        off = (left[..., i] - rounded[..., i]) / upper[:, i, i, None]
-        left[..., i + 1 :] -= off[..., None] * upper[:, None, i, i + 1 :]
+    for start in range(0, n, _BLOCK):
+        stop = min(start + _BLOCK, n)
+        offs = np.empty((*left.shape[:2], stop - start))
+        for i in range(start, stop):
+            rounded[..., i] = np.clip(np.rint(left[..., i]), -largest, largest)
+            off = (left[..., i] - rounded[..., i]) / upper[:, i, i, None]
+            left[..., i + 1 : stop] -= off[..., None] * upper[:, None, i, i + 1 : stop]
+            offs[..., i - start] = off
+        left[..., stop:] -= offs @ upper[:, start:stop, stop:]
     back = np.argsort(order, axis=1, kind="stable")
     found = np.take_along_axis(rounded, back[:, None, :], axis=2)
     better = row_errors(found - wanted, hessian) < row_errors(nearest - wanted, hessian)
