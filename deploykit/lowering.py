@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Generic, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from deploykit.errors import UnsupportedOp, UnsupportedOpsError
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 Lower = TypeVar("Lower", bound=Callable[..., object])
+Each = TypeVar("Each", bound=Callable[..., object])
 OpKey = tuple[str, str]
 
 
@@ -49,6 +51,23 @@ class LoweringTable(Generic[Lower]):
                 if key in self._functions or key in self._unsupported:
                     raise ValueError(f"{self.target}: {op_type} is registered twice")
                 self._functions[key] = function
+            return function
+
+        return decorate
+
+    def register_each(self, **codes: object) -> Callable[[Each], Each]:
+        """Decorator: this function lowers these ops, each with what the target calls it.
+
+            @TABLE.register_each(Add="add", Sub="sub")
+            def lower_arithmetic(node, context, code): ...
+
+        Raises:
+            ValueError: an op has a function already.
+        """
+
+        def decorate(function: Each) -> Each:
+            for op_type, code in codes.items():
+                self.register(op_type)(cast("Lower", partial(function, code=code)))
             return function
 
         return decorate

@@ -22,14 +22,13 @@ from deploykit_coreml.lowering_context import TABLE, LoweringContext
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_PLAIN = {"Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Sqrt": "sqrt"}
-_PLAIN["Abs"] = "abs"
 
-
-@TABLE.register(*_PLAIN)
-def lower_plain(node: ir.Node, context: LoweringContext) -> None:
-    """relu, sigmoid, tanh, exp, sqrt or abs."""
-    context.result(node, _PLAIN[node.op_type], x=context.read(node, 0))
+@TABLE.register_each(
+    Relu="relu", Sigmoid="sigmoid", Tanh="tanh", Exp="exp", Sqrt="sqrt", Abs="abs", Erf="erf"
+)
+def lower_plain(node: ir.Node, context: LoweringContext, code: str) -> None:
+    """The op of MIL that has the same meaning."""
+    context.result(node, code, x=context.read(node, 0))
 
 
 @TABLE.register("Silu", domain=DOMAIN)

@@ -11,22 +11,13 @@ from deploykit_coreml.lowering_context import TABLE, LoweringContext
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_BINARY = {
-    "Add": "add",
-    "Sub": "sub",
-    "Mul": "mul",
-    "Div": "real_div",
-    "Max": "maximum",
-    "Min": "minimum",
-}
 
-
-@TABLE.register(*_BINARY)
-def lower_binary(node: ir.Node, context: LoweringContext) -> None:
+@TABLE.register_each(Add="add", Sub="sub", Mul="mul", Div="real_div", Max="maximum", Min="minimum")
+def lower_binary(node: ir.Node, context: LoweringContext, code: str) -> None:
     """add, sub, mul, real_div, maximum or minimum."""
     if len(node.inputs) != 2:
         raise FormError(f"{len(node.inputs)} operands", "it is not in canonical form")
-    context.result(node, _BINARY[node.op_type], x=context.read(node, 0), y=context.read(node, 1))
+    context.result(node, code, x=context.read(node, 0), y=context.read(node, 1))
 
 
 @TABLE.register("Pow")

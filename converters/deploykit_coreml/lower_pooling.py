@@ -12,8 +12,6 @@ from deploykit_coreml.lowering_context import TABLE, LoweringContext
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_REDUCTIONS = {"ReduceMean": "reduce_mean", "ReduceMax": "reduce_max", "ReduceSum": "reduce_sum"}
-
 
 def _window(node: ir.Node) -> dict[str, Any]:
     kernel = read_ints(node, "kernel_shape", ())
@@ -50,14 +48,12 @@ def lower_average_pool(node: ir.Node, context: LoweringContext) -> None:
     )
 
 
-@TABLE.register(*_REDUCTIONS)
-def lower_reduction(node: ir.Node, context: LoweringContext) -> None:
+@TABLE.register_each(ReduceMean="reduce_mean", ReduceMax="reduce_max", ReduceSum="reduce_sum")
+def lower_reduction(node: ir.Node, context: LoweringContext, code: str) -> None:
     """reduce_mean, reduce_max or reduce_sum."""
     rank = len(context.shape(node))
     axes = [axis % rank for axis in constant_ints(node, 1) or range(rank)]
     keeps = read_int(node, "keepdims", 1) == 1
     if not keeps and len(axes) == rank:
         raise FormError("a reduction to a single number", "keep one axis: keepdims=True")
-    context.result(
-        node, _REDUCTIONS[node.op_type], x=context.read(node, 0), axes=axes, keep_dims=keeps
-    )
+    context.result(node, code, x=context.read(node, 0), axes=axes, keep_dims=keeps)

@@ -27,6 +27,7 @@ _UNARY: dict[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "sqrt": np.sqrt,
     "abs": np.abs,
+    "erf": lambda x: _ERF(x.astype(np.float64)).astype(np.float32),
 }
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "add": np.add,

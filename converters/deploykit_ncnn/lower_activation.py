@@ -18,22 +18,17 @@ from deploykit_ncnn.plan_fusions import clip_bounds
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_PLAIN = {"Relu": "ReLU", "Sigmoid": "Sigmoid", "Tanh": "TanH"}
 
-#: ``op_type`` of UnaryOp.
-_UNARY = {"Abs": 0, "Neg": 1, "Sqrt": 5, "Exp": 7}
-
-
-@TABLE.register(*_PLAIN)
-def lower_plain(node: ir.Node, context: LoweringContext) -> None:
-    """ReLU, Sigmoid or TanH."""
-    _emit_of_vector(node, context, _PLAIN[node.op_type])
+@TABLE.register_each(Relu="ReLU", Sigmoid="Sigmoid", Tanh="TanH", Erf="Erf")
+def lower_plain(node: ir.Node, context: LoweringContext, code: str) -> None:
+    """A layer without parameters."""
+    _emit_of_vector(node, context, code)
 
 
-@TABLE.register(*_UNARY)
-def lower_unary(node: ir.Node, context: LoweringContext) -> None:
-    """UnaryOp."""
-    _emit_of_vector(node, context, "UnaryOp", {0: _UNARY[node.op_type]})
+@TABLE.register_each(Abs=0, Neg=1, Sqrt=5, Exp=7)
+def lower_unary(node: ir.Node, context: LoweringContext, code: int) -> None:
+    """UnaryOp, by its ``op_type``."""
+    _emit_of_vector(node, context, "UnaryOp", {0: code})
 
 
 @TABLE.register("Silu", domain=DOMAIN)

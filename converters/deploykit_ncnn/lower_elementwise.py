@@ -22,22 +22,19 @@ from deploykit_ncnn.lowering_context import TABLE, LoweringContext
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: ``op_type`` of BinaryOp.
-_OPS = {"Add": 0, "Sub": 1, "Mul": 2, "Div": 3, "Max": 4, "Min": 5, "Pow": 6}
-_MUL = 2
-#: ... with the operands changed over, where the first is a number.
-_REVERSED = {"Sub": 7, "Div": 8, "Pow": 9}
+_SUB, _MUL, _DIV, _POW = 1, 2, 3, 6
+#: ``op_type`` of BinaryOp > the one with the operands changed over, where the first is a number.
+_REVERSED = {_SUB: 7, _DIV: 8, _POW: 9}
 
 
-@TABLE.register(*_OPS)
-def lower_binary(node: ir.Node, context: LoweringContext) -> None:
-    """BinaryOp."""
+@TABLE.register_each(Add=0, Sub=_SUB, Mul=_MUL, Div=_DIV, Max=4, Min=5, Pow=_POW)
+def lower_binary(node: ir.Node, context: LoweringContext, code: int) -> None:
+    """BinaryOp, by its ``op_type``."""
     if len(node.inputs) != 2:
         raise FormError(f"{len(node.inputs)} operands", "it is not in canonical form")
     values = [needed_value(node, index) for index in (0, 1)]
     numbers = [constant_scalar(v) if constant_array(v) is not None else None for v in values]
     context.output_shape(node)
-    code = _OPS[node.op_type]
     for index, number in enumerate(numbers):
         other = values[1 - index]
         if number is None or numbers[1 - index] is not None:
@@ -45,7 +42,7 @@ def lower_binary(node: ir.Node, context: LoweringContext) -> None:
         if shape_of(other) != shape_of(node.outputs[0]):
             continue  # the number has axes that the result keeps
         if index == 0:
-            code = _REVERSED.get(node.op_type, code)
+            code = _REVERSED.get(code, code)
         blob = context.read(node, 1 - index)
         context.result(node, "BinaryOp", [blob], {0: code, 1: 1, 2: number})
         return

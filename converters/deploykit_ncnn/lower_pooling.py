@@ -18,8 +18,8 @@ _MAX, _AVERAGE = 0, 1
 #: Pads are as given, and windows that do not fit are left out.
 _VALID = 1
 _SUM, _MEAN, _LARGEST = 0, 3, 4
-_REDUCTIONS = {"ReduceSum": _SUM, "ReduceMean": _MEAN, "ReduceMax": _LARGEST}
-_POOLS = {"ReduceMean": _AVERAGE, "ReduceMax": _MAX}
+#: ``operation`` of Reduction > ``pooling_type`` of Pooling.
+_POOLING = {_MEAN: _AVERAGE, _LARGEST: _MAX}
 
 
 @TABLE.register("MaxPool", "AveragePool")
@@ -47,8 +47,8 @@ def lower_pool(node: ir.Node, context: LoweringContext) -> None:
     context.bind(value, blobs[0])
 
 
-@TABLE.register("ReduceMean", "ReduceMax", "ReduceSum")
-def lower_reduction(node: ir.Node, context: LoweringContext) -> None:
+@TABLE.register_each(ReduceSum=_SUM, ReduceMean=_MEAN, ReduceMax=_LARGEST)
+def lower_reduction(node: ir.Node, context: LoweringContext, code: int) -> None:
     """Pooling over a whole map, which is the faster kernel; Reduction over any other axes."""
     shape, keep = context.shape(node), read_int(node, "keepdims", 1)
     rank = len(shape_of(needed_value(node, 0)))
@@ -56,8 +56,8 @@ def lower_reduction(node: ir.Node, context: LoweringContext) -> None:
     axes = tuple(sorted(blob_axis(a, rank) for a in (given or range(rank))))
     context.output_shape(node)
     blob = context.read(node, 0)
-    if node.op_type in _POOLS and len(shape) == 3 and axes == (1, 2):
-        kind = _POOLS[node.op_type]
+    if code in _POOLING and len(shape) == 3 and axes == (1, 2):
+        kind = _POOLING[code]
         whole: dict[int, Param] = {0: kind, 4: 1}
         as_map = keep and node.outputs[0] not in context.vectors
         params = pool_params(kind, shape[1:]) if as_map else whole
@@ -65,7 +65,7 @@ def lower_reduction(node: ir.Node, context: LoweringContext) -> None:
         return
     if axes == tuple(range(len(shape))) and not keep:
         raise FormError(f"the reduction of all {prod(shape)} elements to one number without axes")
-    params = {0: _REDUCTIONS[node.op_type], 1: 0, 3: axes, 5: 1}
+    params = {0: code, 1: 0, 3: axes, 5: 1}
     params |= {4: 1} if keep else {}
     context.result(node, "Reduction", [blob], params)
 

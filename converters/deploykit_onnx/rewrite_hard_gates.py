@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from deploykit.graph.editing import GraphEditor
-from deploykit.graph.reading import known_shape
+from deploykit.graph.reading import is_op, known_shape
 from deploykit.passes.base import Findings, Pass, PassResult
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RewriteHardGates(Pass):
         findings = Findings(self.name)
         editor = GraphEditor(model.graph)
         for node in list(model.graph):
-            if node.domain or node.op_type not in ("HardSigmoid", "HardSwish"):
+            if not is_op(node, "HardSigmoid", "HardSwish"):
                 continue
             x, y = node.inputs[0], node.outputs[0]
             assert x is not None

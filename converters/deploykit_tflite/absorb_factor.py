@@ -18,6 +18,7 @@ import numpy as np
 from deploykit.graph.editing import GraphEditor, set_input
 from deploykit.graph.node_fields import shape_of
 from deploykit.graph.op_facts import Channels, op_types
+from deploykit.graph.ops import POOLS, REDUCTIONS
 from deploykit.graph.reading import constant_array
 from deploykit.graph.value_multiple import multiple_of, set_multiple
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _LAYERS = op_types(lambda op: op.channels is Channels.ABSORBS)
-_HOMOGENEOUS = frozenset({"ReduceMean", "ReduceMax", "MaxPool", "AveragePool", "Reshape", "Relu"})
+#: Others are too; those that make several values are not followed.
+_HOMOGENEOUS = POOLS | REDUCTIONS | {"Reshape"} | {"Relu"}
 
 
 @dataclass

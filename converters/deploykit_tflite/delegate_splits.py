@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deploykit.graph.reading import constant_scalar, input_at
+from deploykit.graph.op_facts import interval
 from deploykit.lint.delegate_split import DelegateSplit
 from deploykit.model import Model, Precision
 
@@ -34,15 +34,6 @@ LEFT_IN_INTEGERS = frozenset(
 )
 
 _INTEGERS = ("int8", "uint8", "int16")
-#: Output ranges by op, where they do not depend on the data; (low, high) otherwise.
-_RANGES = {
-    "Relu": (0.0, 6.0),
-    "Sigmoid": (0.0, 1.0),
-    "HardSigmoid": (0.0, 1.0),
-    "Softmax": (0.0, 1.0),
-    "HardSwish": (-0.375, 6.0),
-    "Silu": (-0.28, 6.0),
-}
 _ANY_RANGE = (-6.0, 6.0)
 
 
@@ -111,13 +102,8 @@ def _made_up_table(model: ir.Model) -> CalibrationTable:
 
     values = {value.name or "": _ANY_RANGE for value in model.graph.inputs}
     for node in model.graph:
-        found = _RANGES.get(node.op_type, _ANY_RANGE)
-        if node.op_type == "Clip":
-            low, high = (constant_scalar(input_at(node, i)) for i in (1, 2))
-            found = (
-                _ANY_RANGE[0] if low is None else max(low, _ANY_RANGE[0]),
-                _ANY_RANGE[1] if high is None else min(high, _ANY_RANGE[1]),
-            )
+        found = interval(node, lambda _: _ANY_RANGE) or _ANY_RANGE
+        found = max(found[0], _ANY_RANGE[0]), min(found[1], _ANY_RANGE[1])
         values.update({value.name or "": found for value in node.outputs})
     statistics = {name: _statistics(low, high) for name, (low, high) in values.items()}
     return CalibrationTable(statistics, 1, "made up", "made up")

@@ -14,13 +14,8 @@ from deploykit_tflite.lowering_context import TABLE, LoweringContext
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_ARITHMETIC = {
-    "Add": ("ADD", "AddOptions"),
-    "Sub": ("SUB", "SubOptions"),
-    "Mul": ("MUL", "MulOptions"),
-    "Div": ("DIV", "DivOptions"),
-}
-_EXTREMA = {"Max": "MAXIMUM", "Min": "MINIMUM"}
+#: An operator and its table of options.
+Code = tuple[str, str]
 
 
 def broadcast_operand(
@@ -66,30 +61,34 @@ def _aligned(rank: int) -> Callable[[Array], Array]:
     return arranged
 
 
-@TABLE.register("Add", "Sub", "Mul", "Div")
-def lower_arithmetic(node: ir.Node, context: LoweringContext) -> None:
+@TABLE.register_each(
+    Add=("ADD", "AddOptions"),
+    Sub=("SUB", "SubOptions"),
+    Mul=("MUL", "MulOptions"),
+    Div=("DIV", "DivOptions"),
+)
+def lower_arithmetic(node: ir.Node, context: LoweringContext, code: Code) -> None:
     """ADD, SUB, MUL or DIV, activation fused."""
-    code, options = _ARITHMETIC[node.op_type]
     rank = len(context.output_shape(node))
     operands = [broadcast_operand(context, node, i, rank) for i in (0, 1)]
     context.emit(
-        code,
+        code[0],
         operands,
         (context.output(node),),
-        options,
+        code[1],
         fusedActivationFunction=context.activation(node),
     )
 
 
-@TABLE.register("Max", "Min")
-def lower_extremum(node: ir.Node, context: LoweringContext) -> None:
+@TABLE.register_each(Max="MAXIMUM", Min="MINIMUM")
+def lower_extremum(node: ir.Node, context: LoweringContext, code: str) -> None:
     """MAXIMUM or MINIMUM; its int8 kernel compares integers, so all three share one scale."""
     if len(node.inputs) != 2:
         raise FormError(f"{len(node.inputs)} operands", "it is not in canonical form")
     rank = len(context.output_shape(node))
     params = context.output_params(node)
     operands = [broadcast_operand(context, node, i, rank, params) for i in (0, 1)]
-    context.emit(_EXTREMA[node.op_type], operands, (context.output(node),), "MaximumMinimumOptions")
+    context.emit(code, operands, (context.output(node),), "MaximumMinimumOptions")
 
 
 @TABLE.register("Pow")
@@ -105,19 +104,15 @@ def lower_pow(node: ir.Node, context: LoweringContext) -> None:
     context.emit("POW", operands, (context.output(node),), "PowOptions")
 
 
-_FLOAT_ONLY = {
-    "Exp": ("EXP", "ExpOptions"),
-    "Sqrt": ("SQRT", ""),
-    "Abs": ("ABS", "AbsOptions"),
-    "Neg": ("NEG", "NegOptions"),
-}
-
-
-@TABLE.register(*_FLOAT_ONLY)
-def lower_float_unary(node: ir.Node, context: LoweringContext) -> None:
+@TABLE.register_each(
+    Exp=("EXP", "ExpOptions"),
+    Sqrt=("SQRT", ""),
+    Abs=("ABS", "AbsOptions"),
+    Neg=("NEG", "NegOptions"),
+)
+def lower_float_unary(node: ir.Node, context: LoweringContext, code: Code) -> None:
     """EXP, SQRT, ABS or NEG; in float only."""
-    code, options = _FLOAT_ONLY[node.op_type]
-    context.emit(code, (context.input(node),), (context.output(node),), options)
+    context.emit(code[0], (context.input(node),), (context.output(node),), code[1])
 
 
 @TABLE.register("QuantizeLinear")

@@ -19,6 +19,7 @@ from deploykit.lowering import LoweringTable
 from deploykit.model import Precision
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
+from deploykit_tflite.float_only import FLOAT_ONLY_OPS
 from deploykit_tflite.plan_fusions import Bounds, FusionPlan, activation_of
 from deploykit_tflite.tflite_graph import (
     ACTIVATION_NAMES,
@@ -31,13 +32,6 @@ if TYPE_CHECKING:
 
 Lower = Callable[["ir.Node", "LoweringContext"], None]
 TABLE: LoweringTable[Lower] = LoweringTable("tflite")
-
-
-#: Ops that the format computes in float only: among integers they stand between a DEQUANTIZE and
-#: a QUANTIZE.
-FLOAT_ONLY_OPS = frozenset(
-    {"Div", "Pow", "Exp", "Sqrt", "Abs", "Neg", "Elu", "Gelu", "HardSwish", "HardSigmoid", "Silu"}
-)
 
 
 class LoweringContext:

@@ -37,21 +37,24 @@ _SHUFFLE = """
     {y} = Reshape (swapped, shape)
 """
 
-_BODIES = {
-    "Silu": """
+_TEXTS = (
+    """
 Silu (x) => (y) {
     gate = Sigmoid (x)
     y = Mul (x, gate)
 }""",
-    "ChannelShuffle": f"""
+    f"""
 ChannelShuffle <groups> (x) => (y) {{{_SHUFFLE.format(x="x", y="y")}}}""",
-    "ConcatShuffleSplit": f"""
+    f"""
 ConcatShuffleSplit <groups> (a, b) => (y1, y2) {{
     x = Concat <axis = 1> (a, b)
 {_SHUFFLE.format(x="x", y="y")}
     y1, y2 = Split <axis = 1, num_outputs = 2> (y)
 }}""",
-}
+)
+
+#: Name > text; each text begins with its name.
+_BODIES = {text.split(maxsplit=1)[0]: text for text in _TEXTS}
 
 #: The functions there are.
 NAMES = tuple(_BODIES)

@@ -31,6 +31,7 @@ import numpy as np
 
 from deploykit.graph.channel_order import set_channel_order
 from deploykit.graph.editing import GraphEditor, set_input
+from deploykit.graph.op_facts import Channels, op_types
 from deploykit.graph.ops import BINARY_OPS, DOMAIN
 from deploykit.graph.reading import (
     constant_array,
@@ -46,7 +47,7 @@ from deploykit.tensors import Array
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_SHUFFLES = ("ChannelShuffle", "ConcatShuffleSplit")
+_SHUFFLES = op_types(lambda op: op.domain == DOMAIN and op.channels is Channels.MOVES)
 
 
 @dataclass(frozen=True)

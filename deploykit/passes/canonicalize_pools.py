@@ -30,19 +30,13 @@ from deploykit.passes.canonicalize_convolutions import explicit_pads
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_REDUCTION_OF = {
-    "AveragePool": "ReduceMean",
-    "GlobalAveragePool": "ReduceMean",
-    "MaxPool": "ReduceMax",
-    "GlobalMaxPool": "ReduceMax",
-}
-
 
 def _to_reduction(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     rank = len(known_shape(node.inputs[0]))
-    findings.matched(node, f"{node.op_type} over the whole map > {_REDUCTION_OF[node.op_type]}")
+    reduction = "ReduceMax" if node.op_type.endswith("MaxPool") else "ReduceMean"
+    findings.matched(node, f"{node.op_type} over the whole map > {reduction}")
     axes = editor.ints(f"{node.outputs[0].name}.axes", range(2, rank))
-    node.op_type = _REDUCTION_OF[node.op_type]
+    node.op_type = reduction
     node.attributes.clear()
     set_inputs(node, [node.inputs[0], axes])
     set_attributes(node, keepdims=1)

@@ -309,7 +309,7 @@ def _merge(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
 
 
 _RULES: dict[str, Callable[[ir.Node, Perm, GraphEditor], str]] = {
-    **dict.fromkeys((*sorted(UNARY_OPS), "Cast", "Erf", "Identity"), _unary),
+    **dict.fromkeys((*sorted(UNARY_OPS), "Cast", "Identity"), _unary),
     **dict.fromkeys(sorted(BINARY_OPS), _elementwise),
     **dict.fromkeys(sorted(QDQ_OPS), _quantize),
     **dict.fromkeys(sorted(REDUCTIONS), _reduce),

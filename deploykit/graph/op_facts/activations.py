@@ -97,6 +97,7 @@ ACTIVATIONS = (
     _unary("Exp", "", 1, intervals.of_ends(intervals.exponential), sensitive=0),
     _unary("Sqrt", "", 1, intervals.of_ends(intervals.root), sensitive=0),
     _unary("Abs", "", 1, intervals.magnitude, undamped=True),
+    _unary("Erf", "", 1, intervals.of_ends(math.erf)),
     _unary("Neg", "", 1, intervals.of_ends(lambda x: -x), undamped=True),
 )
 

@@ -24,7 +24,6 @@ OUTSIDE = (
         sensitive=0,
         canonical=False,
     ),
-    Op("Erf", "", "elementwise 1", Kind.UNARY, canonical=False),
     Op(
         "QuantizeLinear",
         "",
