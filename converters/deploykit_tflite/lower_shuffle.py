@@ -31,7 +31,7 @@ def lower_channel_shuffle(node: ir.Node, context: LoweringContext) -> None:
 @TABLE.register("ConcatShuffleSplit", domain=DOMAIN)
 def lower_concat_shuffle_split(node: ir.Node, context: LoweringContext) -> None:
     """CONCATENATION, RESHAPE, TRANSPOSE, RESHAPE, SPLIT."""
-    params = context.output_params(node)
+    params = context.output_params(node) or context.output_params(node, 1)  # one may be unread
     operands = [context.input(node, i, params=params) for i in range(len(node.inputs))]
     n, h, w, _ = context.graph.tensors[operands[0]].shape
     channels = sum(context.graph.tensors[t].shape[3] for t in operands)

@@ -208,6 +208,8 @@ class LoweringContext:
         value = self.final_value(node, index)
         shape = shape_of(value)
         declared = self.params.get(value.name or "")
+        if declared is None and self.integer:
+            declared = params  # nobody reads it: the quantized stage gave it no scale
         target = self.new(value.name or "", layout.held_shape(shape), declared)
         self.bind(value, target)
         if declared is not None and not self.integer:
