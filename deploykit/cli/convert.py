@@ -169,6 +169,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, print the verdicts, and return the exit code."""
     from deploykit.flow.convert import convert
     from deploykit.flow.plan import ConvertRequest
+    from deploykit.flow.preflight import check_before_loading
     from deploykit.report.json import report_to_json
     from deploykit.report.terminal import render_layers, render_report
     from deploykit.target_options import parse_target_options
@@ -197,6 +198,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         timeout_s=args.timeout,
     )
+    check_before_loading(Path(args.model), request)
     model = load_source(args)
     for line in source_lines(model):
         progress(line)

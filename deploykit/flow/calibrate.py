@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deploykit.errors import DataError, UserError
 from deploykit.flow.make import needs_table
 from deploykit.flow.plan import ConvertRequest
+from deploykit.flow.preflight import missing_calibration
 from deploykit.model import Model, Precision
 from deploykit.target import Target
 
@@ -144,13 +145,7 @@ def _load_data(
     ):
         data = sample_as_data(fused, request.calibration_limit)
     if data is None and request.calibration_table is None and needs_table(fused, plan, request):
-        raise DataError(
-            "int8 needs data to calibrate with, and none were given",
-            expected="16 or more samples like those that the model will see",
-            advice="--calibrate FOLDER of pictures, or --calibrate FILE.npz/.npy of ready tensors "
-            "(n,C,H,W float32) or pictures (n,H,W,C uint8); a checkpoint may also carry a "
-            "'calibration' sample of its own; --w8 needs no data",
-        )
+        raise missing_calibration()
     return data
 
 

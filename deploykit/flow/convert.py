@@ -99,7 +99,11 @@ def convert(
         model=model.name,
         reference=bundle.reference,
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
-        warnings=(*_not_verified(made, runners, request), *_warnings(calibrator, made)),
+        warnings=(
+            *_contract_warning(model),
+            *_not_verified(made, runners, request),
+            *_warnings(calibrator, made),
+        ),
         stages=proof.stages if proof else (),
         skipped=tuple(skipped),
     )
@@ -151,6 +155,19 @@ def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision
             expected="--int8: its own scales are kept, and no calibration data are needed",
             advice="for other precisions give the float model that it was made from",
         )
+
+
+def _contract_warning(model: Model) -> list[str]:
+    """No comparison of files can show a wrong contract: say where it was guessed."""
+    if model.preprocess is None or not model.preprocess_origin.assumed:
+        return []
+    return [
+        (
+            "the preprocessing contract is assumed: that of the library's own weights for "
+            f"{model.source.arch}, not what this checkpoint was trained with; "
+            "--mean, --std, --resize, --crop or --preprocess say another"
+        )
+    ]
 
 
 def _not_verified(

@@ -28,7 +28,8 @@ def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
     """The untrained network of a name.
 
     Args:
-        name: In one of the four forms. A name without any is looked for in timm. It may end with
+        name: In one of the four forms. A name without any is timm's, or
+            torchvision's where timm has none of that name. It may end with
             keyword arguments of the constructor: ``deploykit/efficientnet?phi=3&num_classes=10``.
         kwargs: Keyword arguments of its constructor; they win over those in the name.
 
@@ -63,10 +64,17 @@ def build_architecture(name: str, kwargs: Mapping[str, Any]) -> Architecture:
     if ":" in name and not slash:
         return _build_callable(name, kwargs)
     if not slash and name.partition(".")[0].isidentifier():
-        from deploykit.sources.timm_architecture import build_timm
-
-        return build_timm(name, kwargs)
+        return build_architecture(f"{_library_of(name)}/{name}", kwargs)
     raise SourceError(f"the architecture '{name}'", expected=FORMS)
+
+
+def _library_of(name: str) -> str:
+    """The library that a bare name is of: timm's, unless torchvision alone has it."""
+    from deploykit.sources.identify_architecture import read_index
+
+    known = {name for names in read_index().architectures.values() for name in names}
+    only_torchvision = f"torchvision/{name}" in known and f"timm/{name}" not in known
+    return "torchvision" if only_torchvision else "timm"
 
 
 def split_architecture_name(name: str) -> tuple[str, dict[str, Any]]:
