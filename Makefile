@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-tensorflow check lint types bench oracle clean
+.PHONY: demo test test-tensorflow check kills lint types bench oracle clean
 
 demo: $(STAMP)
 	$(BIN)/deploykit convert examples/ghostnet.pt --to tflite --fp32 --int8 --out build/ghostnet
@@ -28,6 +28,10 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+
+# 300 kills at random times of a process that writes bundles.
+kills: $(STAMP)
+	$(BIN)/python tests/test_kills.py 300 1
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/convert.py

@@ -12,11 +12,17 @@ Written as a whole or not at all, and byte-identical from run to run: no dates, 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from deploykit.errors import BundleError
-from deploykit.files import folder_written_atomically, sha256_of
+from deploykit.files import (
+    as_user_error,
+    folder_written_atomically,
+    sha256_of,
+    write_file,
+)
 from deploykit.golden import Golden
 from deploykit.manifest import (
     GOLDEN,
@@ -26,6 +32,7 @@ from deploykit.manifest import (
     BundleFile,
     bundle_from_dict,
 )
+from deploykit.swap import finish_swap
 
 __all__ = [
     "CALIBRATION",
@@ -42,6 +49,8 @@ __all__ = [
 
 MANIFEST = "deploykit.json"
 CALIBRATION = "calibration.json"
+# What file managers leave in every folder that is looked at.
+_OF_FILE_MANAGERS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 def write_bundle(
@@ -54,7 +63,8 @@ def write_bundle(
     """Write a bundle as a whole; on any failure what was at ``folder`` stays.
 
     Args:
-        folder: Where. An existing folder is replaced only if it is a bundle, or empty.
+        folder: Where. An existing folder is replaced only if it is empty, or a bundle whose
+            manifest lists all that is in it.
         bundle: The manifest.
         files: Path relative to the folder > bytes, of all artefacts.
         golden: Golden vectors, or None.
@@ -64,23 +74,26 @@ def write_bundle(
         BundleError: the folder holds something else, cannot be written, or the disk is full.
     """
     check_replaceable(folder)
-    with folder_written_atomically(folder) as temporary:
+    with folder_written_atomically(folder, check_replaceable) as temporary:
         for name, data in files.items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            (temporary / name).write_bytes(data)
+            write_file(temporary / name, data)
         if golden is not None:
-            (temporary / GOLDEN).write_bytes(golden.to_npz())
+            write_file(temporary / GOLDEN, golden.to_npz())
         if calibration_json is not None:
-            (temporary / CALIBRATION).write_text(calibration_json, encoding="utf-8")
-        (temporary / MANIFEST).write_text(bundle.to_json(), encoding="utf-8")
+            write_file(temporary / CALIBRATION, calibration_json.encode())
+        write_file(temporary / MANIFEST, bundle.to_json().encode())
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse to replace anything that is not a bundle.
+    """Refuse to replace anything that is not a bundle, or holds more than one.
 
     Raises:
-        BundleError: ``folder`` is a file, or a folder that holds something else.
+        BundleError: ``folder`` is a file, or a folder with something in it that no manifest of it
+            lists.
     """
+    with as_user_error(folder):
+        finish_swap(folder.resolve())
     if not folder.exists() and not folder.is_symlink():
         return
     if not folder.is_dir():
@@ -97,6 +110,53 @@ def check_replaceable(folder: Path) -> None:
             expected=f"an empty folder, or one with {MANIFEST}",
             advice="give another folder with --out",
         )
+    foreign = _foreign_files(folder) if entries else []
+    if foreign:
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+        raise BundleError(
+            f"{folder} is a bundle with other files in it ({', '.join(foreign[:3])}{more}), which "
+            "would be lost; nothing was written",
+            expected=f"a folder with nothing but what its {MANIFEST} lists",
+            advice="move them elsewhere, or give another folder with --out",
+        )
+
+
+def _foreign_files(folder: Path) -> list[str]:
+    """What is in a bundle's folder and not in its manifest, relative to it."""
+    listed = {MANIFEST, GOLDEN, CALIBRATION}
+    try:
+        document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        listed |= {str(f["path"]) for a in document["artifacts"] for f in a["files"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass  # damaged: then only what every bundle has is known
+    folders = {str(parent) for path in listed for parent in PurePosixPath(path).parents}
+    found = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        mode = path.lstat().st_mode
+        known = (stat.S_ISREG(mode) and (name in listed or path.name in _OF_FILE_MANAGERS)) or (
+            stat.S_ISDIR(mode) and name in folders
+        )
+        if not known:
+            found.append(name)
+    return found
+
+
+def refuse_source_inside(folder: Path, source: str) -> None:
+    """Refuse an output folder that the source is in, since the source would be lost.
+
+    Args:
+        folder: The output folder.
+        source: The source's path; empty for a module in memory.
+
+    Raises:
+        BundleError: it is.
+    """
+    if source and Path(source).resolve().is_relative_to(folder.resolve()) and folder.exists():
+        raise BundleError(
+            f"the model {source} is in the output folder {folder}, which would replace it",
+            advice="give another folder with --out",
+        )
 
 
 def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
@@ -106,6 +166,8 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
         BundleError: no bundle, another schema, a damaged manifest, or an artefact whose hash is
             not the manifest's.
     """
+    with as_user_error(folder):
+        finish_swap(folder.resolve())
     path = folder / MANIFEST
     if not path.is_file():
         raise BundleError(

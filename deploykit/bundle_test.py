@@ -91,11 +91,14 @@ def test_two_writings_are_byte_identical(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
-def test_a_bundle_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_a_bundle_is_replaced_only_where_its_manifest_lists_all(tmp_path: Path) -> None:
+    write(tmp_path / "b")
     write(tmp_path / "b")
     (tmp_path / "b" / "left over").write_text("x")
-    write(tmp_path / "b")
-    assert not (tmp_path / "b" / "left over").exists()
+    with pytest.raises(BundleError, match="other files in it \\(left over\\)"):
+        write(tmp_path / "b")
+    assert (tmp_path / "b" / "left over").read_text() == "x"
+    assert read_bundle(tmp_path / "b") == bundle()
 
 
 @pytest.mark.parametrize("kind", ["file", "other folder"])
@@ -116,14 +119,15 @@ def test_an_artefact_outside_of_the_bundle_is_refused(tmp_path: Path) -> None:
     made = bundle()
     (artifact,) = made.artifacts
     (file,) = artifact.files
-    for outside in ("../net.int8.fake", "/etc/hostname", "a/../../b"):
-        for changed in (
-            replace(artifact, path=outside),
-            replace(artifact, files=(replace(file, path=outside),)),
+    for number, outside in enumerate(("../net.int8.fake", "/etc/hostname", "a/../../b")):
+        for what, changed in (
+            ("path", replace(artifact, path=outside)),
+            ("file", replace(artifact, files=(replace(file, path=outside),))),
         ):
-            write(tmp_path / "b", replace(made, artifacts=(changed,)))
+            folder = tmp_path / f"{what}{number}"
+            write(folder, replace(made, artifacts=(changed,)))
             with pytest.raises(BundleError, match="inside of the bundle"):
-                read_bundle(tmp_path / "b")
+                read_bundle(folder)
 
 
 def test_an_artefact_of_several_files(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deploykit.errors import BundleError
+from deploykit.swap import finish_swap, swap
+from deploykit.temporary import step, temporary_file, temporary_folder
 
 _REFUSALS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
@@ -43,30 +43,74 @@ def files_in(path: Path) -> list[Path]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a temporary sibling, then rename it over ``path``.
+    """Write a temporary sibling, then rename it over ``path``; a link stays a link.
 
     Raises:
-        BundleError: the folder cannot be written, or the disk is full. ``path`` is then as it was.
+        BundleError: the folder cannot be written, the disk is full, or ``path`` is a device, a pipe
+            or anything else that is no file. ``path`` is then as it was.
     """
     with as_user_error(path):
+        refuse_special_file(path)
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with temporary_file(path) as temporary:
+            write_file(temporary, data)
+            temporary.chmod(0o644)
+            refuse_special_file(path)
+            temporary.replace(path)
+            step("renamed")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a new file, in the two halves that a killed process may leave.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("wb", buffering=0) as stream:
+        half = len(data) // 2
+        for part in (data[:half], data[half:]):
+            view = memoryview(part)
+            while view.nbytes:
+                view = view[stream.write(view) or 0 :]
+            step(f"wrote {path.name}")
+
+
+def refuse_special_file(path: Path) -> None:
+    """Refuse to write over anything but a file.
+
+    Raises:
+        BundleError: ``path`` is a device, a pipe, a socket or a folder.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # nothing is there, or what writes it says why it cannot
+    if stat.S_ISREG(mode):
+        return
+    kinds = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "pipe"), (stat.S_ISSOCK, "socket"))
+    kind = next((name for test, name in kinds if test(mode)), "device")
+    raise BundleError(
+        f"{path} is a {kind}; it was left as it is",
+        expected="a file, or a name that is free",
+        advice="give another path",
+    )
 
 
 @contextlib.contextmanager
-def folder_written_atomically(path: Path) -> Iterator[Path]:
+def folder_written_atomically(
+    path: Path, check: Callable[[Path], None] = lambda _: None
+) -> Iterator[Path]:
     """A temporary sibling folder to fill; on success it takes the place of ``path``.
 
     If the block raises (Ctrl-C included), the temporary folder is removed and ``path`` is as it
-    was. The swap itself is two renames; if the second fails, the first is undone.
+    was; so it is if the process is killed, and the next run removes what is left
+    (`deploykit.temporary`). The two change places in one step (`deploykit.swap`).
+
+    Args:
+        path: The folder.
+        check: Raises if what is in a folder must not be removed. It is asked before the swap, and
+            of the old folder after it, when nothing more can appear in it under its name.
 
     Raises:
         BundleError: the parent cannot be written, or the disk is full.
@@ -74,29 +118,19 @@ def folder_written_atomically(path: Path) -> Iterator[Path]:
     path = path.resolve()  # a link stays a link: what it leads to is replaced
     with as_user_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        temporary.chmod(0o755)
-        try:
+        finish_swap(path)
+        with temporary_folder(path) as temporary:
             yield temporary
-            _swap(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-
-
-def _swap(new: Path, path: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-        return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-    path.rename(old / path.name)
-    try:
-        new.rename(path)
-    except BaseException:
-        (old / path.name).rename(path)
-        old.rmdir()
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                check(path)
+            swap(temporary, path)
+            if temporary.exists():
+                try:
+                    check(temporary)
+                except BaseException:
+                    swap(temporary, path)
+                    raise
+        step("removed the old one")
 
 
 @contextlib.contextmanager

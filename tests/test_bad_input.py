@@ -214,28 +214,6 @@ def test_options_that_do_not_exist(
     refused(capsys, tiny_onnx, words, more=more)
 
 
-def test_output_that_holds_something_else(
-    capsys: pytest.CaptureFixture[str], tiny_onnx: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "thesis"
-    out.mkdir()
-    (out / "chapter1.tex").write_text("dear")
-    code, err = run(capsys, "convert", tiny_onnx, "--out", out, "--quiet", "--no-verify")
-    assert code == 2
-    assert "chapter1.tex" in err
-    assert (out / "chapter1.tex").read_text() == "dear"
-
-
-def test_output_below_a_file(
-    capsys: pytest.CaptureFixture[str], tiny_onnx: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("x")
-    out = tmp_path / "file" / "bundle"
-    code, err = run(capsys, "convert", tiny_onnx, "--out", out, "--quiet", "--no-verify")
-    assert code == 2
-    assert "cannot write" in err
-
-
 def _mounted(folder: Path) -> bool:
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)]

@@ -15,7 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploykit.bundle import Bundle, BundleArtifact, BundleFile, check_replaceable, write_bundle
+from deploykit.bundle import (
+    Bundle,
+    BundleArtifact,
+    BundleFile,
+    check_replaceable,
+    refuse_source_inside,
+    write_bundle,
+)
 from deploykit.errors import (
     UserError,
 )
@@ -80,6 +87,7 @@ def convert(
     check_limits(request.limits, {precision for _, precision in plan})
     runners = choose_runners(request, plan)
     folder = request.out if request.out is not None else Path(model.name)
+    refuse_source_inside(folder, model.source.path)
     check_replaceable(folder)
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")

@@ -128,7 +128,7 @@ def make_environment(
             advice=f"{sys.executable} -m ensurepip",
         )
     try:
-        with folder_written_atomically(folder) as temporary:
+        with folder_written_atomically(folder, _check_replaceable) as temporary:
             progress(f"making {folder} with Python {environment.python}")
             venv = ["-m", "venv", "--without-pip", str(temporary)]
             _run(interpreter, venv, environment)
@@ -150,6 +150,13 @@ def make_environment(
             error.found, advice=f"set {FOLDER_VARIABLE} to a folder that can be written"
         ) from error
     return folder
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder that is no environment."""
+    known = (folder / RECORD).is_file() or (folder / "pyvenv.cfg").is_file()
+    if not known and any(folder.iterdir()):
+        raise BundleError(f"{folder} holds other files, and no environment of deploykit")
 
 
 def find_interpreter(environment: Environment) -> str:
