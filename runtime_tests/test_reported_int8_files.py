@@ -12,7 +12,7 @@ import pytest
 import deploykit
 from deploykit.flow.convert import ConversionResult, convert
 from deploykit.flow.plan import ConvertRequest
-from runtime_tests.reported_files import dead_channel, gated_division, smooth
+from deploykit_testing.reported_files import dead_channel, gated_division, smooth
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("coremltools")

@@ -11,6 +11,7 @@ from deploykit.model import Model, Stage
 from deploykit.passes.base import Pass, run_passes
 from deploykit.passes.canonicalize import Canonicalize
 from deploykit.passes.eliminate_identities import EliminateIdentities
+from deploykit.passes.expand_integer_ops import ExpandIntegerOps
 from deploykit.passes.fold_affine import FoldAffine
 from deploykit.passes.fold_batchnorm import FoldBatchnorm
 from deploykit.passes.fold_constants import FoldConstants
@@ -32,6 +33,7 @@ def simplify_passes() -> tuple[Pass, ...]:
     """The passes from the exported to the simplified stage, in order."""
     return (
         InlineFunctions(),
+        ExpandIntegerOps(),
         FoldConstants(),
         RemoveUnused(),  # the less there is, the less goes through onnxsim
         SimplifyOnnx(),

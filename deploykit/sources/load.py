@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import SourceError
 from deploykit.model import Model, PassNote, SourceInfo, Stage
+from deploykit.passes.base import Findings
 from deploykit.preprocess import ContractOrigin
 from deploykit.sources.detect import Detection, SourceKind, detect
 from deploykit.sources.options import LoadOptions
@@ -116,14 +117,16 @@ def _load_onnx(path: Path, options: LoadOptions, name: str) -> Model:
             f"{path} is an ONNX file; it has its architecture in it",
             advice="leave out --arch",
         )
-    graph = read_onnx(path, options.input_shape)
+    findings = Findings("read_onnx")
+    graph = read_onnx(path, options.input_shape, findings)
     upgrade = graph.metadata_props.pop(UPGRADED, "")
+    upgraded = (PassNote("upgrade_opset", path.name, True, upgrade),) if upgrade else ()
     return Model(
         graph=graph,
         stage=Stage.EXPORTED,
         name=sanitize_name(name or path.stem),
         source=_info(SourceKind.ONNX, path, options, "", reference="onnxruntime"),
-        notes=(PassNote("upgrade_opset", path.name, True, upgrade),) if upgrade else (),
+        notes=(*upgraded, *findings.result().notes),
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.errors import SourceError, UnsupportedModelError
+from deploykit.passes.base import Findings
 
 if TYPE_CHECKING:
     import onnx
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 _IR_VERSION = 10  # the newest that every supported ONNX Runtime reads; opset 20 needs 9
 
 
-def read_onnx(path: Path, input_shape: tuple[int, ...] = ()) -> ir.Model:
+def read_onnx(
+    path: Path, input_shape: tuple[int, ...] = (), findings: Findings | None = None
+) -> ir.Model:
     """Read an .onnx file.
 
     Args:
         path: The file.
         input_shape: Pins the dynamic dimensions of the input; empty to pin a dynamic batch to 1.
+        findings: Where to note what is read otherwise than the file has it: float16, inputs of
+            integers, dynamic quantization.
 
     Returns:
         The model, with all weights in memory, opset `deploykit.graph.ops.OPSET`, static float32
@@ -35,7 +40,8 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] = ()) -> ir.Model:
 
     Raises:
         SourceError: damaged, external data missing or outside of the folder, opset below 7,
-            dynamic dimensions that nothing pins, inputs that are not float32, NaN in the weights.
+            dynamic dimensions that nothing pins, inputs that are no floats and are not made
+            such, NaN in the weights.
         UnsupportedModelError: a newer opset's ops, sequences or sparse weights.
     """
     from deploykit.graph.lazy_sympy import import_onnx_ir
@@ -60,6 +66,7 @@ def read_onnx(path: Path, input_shape: tuple[int, ...] = ()) -> ir.Model:
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise SourceError(f"{path} is a damaged ONNX file: {error}") from error
     model.ir_version = _IR_VERSION
+    _read_as_floats(model, Findings("read_onnx") if findings is None else findings)
     _check_inputs(model.graph, path)
     _pin_shapes(model.graph, input_shape, path)
     _check_values(model.graph, path)
@@ -138,6 +145,15 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
+def _read_as_floats(model: ir.Model, findings: Findings) -> None:
+    from deploykit.sources.dynamic_quantization import remove_dynamic_quantization
+    from deploykit.sources.onnx_types import read_inputs_as_floats, widen_floats
+
+    widen_floats(model, findings)
+    read_inputs_as_floats(model.graph, findings)
+    remove_dynamic_quantization(model.graph, findings)
+
+
 def _check_inputs(graph: ir.Graph, path: Path) -> None:
     import onnx_ir as ir
 
@@ -152,9 +168,10 @@ def _check_inputs(graph: ir.Graph, path: Path) -> None:
             found = value.dtype.name.lower() if value.dtype is not None else "of no type"
             raise SourceError(
                 f"input '{value.name}' of {path} is {found}",
-                expected="float32 inputs",
-                advice="export the network without its casts and lookups, in float32; quantized "
-                "inputs are an option of the target",
+                expected="float32 or float16 inputs, or integers that a Cast or DequantizeLinear "
+                "makes floats",
+                advice="export the network without its lookups, in float32; quantized inputs are "
+                "an option of the target",
             )
 
 

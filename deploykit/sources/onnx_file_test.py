@@ -134,10 +134,20 @@ def test_initializers_that_are_inputs_too_are_no_inputs(tmp_path: Path) -> None:
 def test_inputs_that_are_no_floats_are_refused(tmp_path: Path) -> None:
     text = (
         '<ir_version: 8, opset_import: ["" : 17]> '
-        "n (int64[2] x) => (float[2] y) { y = Cast <to = 1> (x) }"
+        "n (int64[2] x) => (float[2] y) <float[3] t = {1, 2, 3}> { y = Gather (t, x) }"
     )
     with pytest.raises(SourceError, match="'x'.*int64"):
         load(write(tmp_path / "ints.onnx", text))
+
+
+def test_an_input_that_is_cast_is_read_as_floats(tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> '
+        "n (uint8[2] x) => (float[2] y) { f = Cast <to = 1> (x) y = Neg (f) }"
+    )
+    model = load(write(tmp_path / "pixels.onnx", text))
+    assert [(s.name, s.dtype) for s in model.inputs] == [("x", "float32")]
+    assert [note.reason for note in model.notes] == ["an input of uint8 that is cast > float32"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, UnsupportedModelError
 from deploykit.graph.ops import REDUCTIONS, SELECTING_OPS, WEIGHTED_OPS
 from deploykit.graph.qdq import has_qdq
 from deploykit.graph.read_qdq import (
@@ -85,6 +85,7 @@ def adopt_quantization(model: Model, policy: Policy) -> Model:
         )
     if not has_qdq(model.graph):
         raise ContractError(f"model '{model.name}' is not quantized", expected="a QDQ model")
+    _check_activations(model)
     graph = model.graph.clone()
     notes = join_channel_scales(graph.graph)
     if policy.inputs_only:
@@ -92,6 +93,27 @@ def adopt_quantization(model: Model, policy: Policy) -> Model:
     adoption = _Adoption(graph.graph, policy)
     adoption.run()
     return model.advanced(graph, Stage.QUANTIZED, (*notes, *adoption.findings.result().notes))
+
+
+def _check_activations(model: Model) -> None:
+    """Refuse activations of more than 8 bits.
+
+    Raises:
+        UnsupportedModelError: there are some.
+    """
+    wide: dict[str, list[str]] = {}
+    for node in model.graph.graph:
+        value = node.inputs[0] if is_quantize(node) else None
+        if value is not None and not is_constant(value):
+            dtype = read_params(node).dtype
+            if dtype not in ("int8", "uint8"):
+                wide.setdefault(dtype, []).append(value.name or "")
+    for dtype, names in wide.items():
+        raise UnsupportedModelError(
+            f"{dtype} activations: {len(names)} of model '{model.name}', the first '{names[0]}'",
+            expected="int8 or uint8 activations",
+            advice="quantize to 8 bits, or give the float model and --int8",
+        )
 
 
 @dataclass
