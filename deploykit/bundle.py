@@ -26,6 +26,7 @@ from deploykit.files import (
 from deploykit.golden import Golden
 from deploykit.manifest import (
     GOLDEN,
+    READABLE,
     SCHEMA,
     Bundle,
     BundleArtifact,
@@ -189,18 +190,20 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
         _check_place(artifact.path)
         for file in artifact.files:
             _check_file(folder, file)
+    for file in bundle.stages.values() if check_hashes else ():
+        _check_file(folder, file)
     return bundle
 
 
 def _check_schema(path: Path, schema: object) -> None:
-    if schema == SCHEMA:
+    if schema in READABLE:
         return
     name, _, version = SCHEMA.partition("/")
     found, _, number = str(schema).partition("/")
     newer = found == name and number.isdecimal() and int(number) > int(version)
     raise BundleError(
         f"{path} has schema {schema!r}",
-        expected=SCHEMA,
+        expected=" or ".join(READABLE),
         advice="a newer deploykit wrote it: update deploykit"
         if newer
         else "convert the model again with this version of deploykit",

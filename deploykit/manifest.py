@@ -19,7 +19,9 @@ from deploykit.report.json import (
 from deploykit.tensors import QuantParams, TensorSpec
 from deploykit.verdict import SkippedTarget, Verdict
 
-SCHEMA = "deploykit.bundle/1"
+SCHEMA = "deploykit.bundle/2"
+#: Older ones that are read.
+READABLE = (SCHEMA, "deploykit.bundle/1")
 GOLDEN = "golden.npz"
 
 
@@ -38,6 +40,11 @@ class BundleFile:
     bytes: int
 
 
+def describe_file(path: str, data: bytes) -> BundleFile:
+    """A file by its content."""
+    return BundleFile(path, hashlib.sha256(data).hexdigest(), len(data))
+
+
 @dataclass(frozen=True)
 class BundleArtifact:
     """One artefact of a bundle.
@@ -54,6 +61,8 @@ class BundleArtifact:
             itself is float.
         summary: What the target says of it.
         verdicts: What the runners said of it.
+        value_names: Value of the stage > tensor of the artefact that holds it.
+        value_specs: Tensor > how it holds it.
     """
 
     target: str
@@ -66,6 +75,8 @@ class BundleArtifact:
     output_steps: Mapping[str, QuantParams] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
+    value_names: Mapping[str, str] = field(default_factory=dict)
+    value_specs: Mapping[str, TensorSpec] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -98,6 +109,8 @@ class Bundle:
         calibration: ``samples``, ``data``, ``observer`` and ``warnings``, or None.
         has_golden: Whether golden vectors are there.
         skipped: What was asked for beside the artefacts and not written, and why.
+        stages: Key of a stage > its .onnx file, where the bundle keeps them: what layers are
+            compared with elsewhere.
     """
 
     name: str
@@ -112,6 +125,7 @@ class Bundle:
     calibration: Mapping[str, Any] | None = None
     has_golden: bool = False
     skipped: tuple[SkippedTarget, ...] = ()
+    stages: Mapping[str, BundleFile] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as text; `read_bundle` reads it back."""
@@ -131,6 +145,7 @@ class Bundle:
             "golden": GOLDEN if self.has_golden else None,
             "artifacts": [_artifact_to_dict(a) for a in self.artifacts],
             "left_out": [skipped_to_dict(o) for o in self.skipped],
+            "stages": {key: asdict(file) for key, file in sorted(self.stages.items())},
         }
         return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -149,6 +164,8 @@ def _artifact_to_dict(artifact: BundleArtifact) -> dict[str, Any]:
         "output_steps": {k: v.to_dict() for k, v in sorted(artifact.output_steps.items())},
         "summary": dict(artifact.summary),
         "verdicts": [verdict_to_dict(v) for v in artifact.verdicts],
+        "value_names": dict(artifact.value_names),
+        "value_specs": {k: v.to_dict() for k, v in artifact.value_specs.items()},
     }
 
 
@@ -174,6 +191,7 @@ def bundle_from_dict(document: Mapping[str, Any]) -> Bundle:
         has_golden=document["golden"] is not None,
         artifacts=tuple(_artifact_from_dict(a) for a in document["artifacts"]),
         skipped=tuple(skipped_from_dict(o) for o in document.get("left_out", ())),
+        stages={_text(k): _file(f) for k, f in document.get("stages", {}).items()},
     )
 
 
@@ -182,16 +200,21 @@ def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
         target=_text(data["target"]),
         precision=Precision(data["precision"]).value,
         path=_text(data["path"]),
-        files=tuple(
-            BundleFile(_text(f["path"]), _text(f["sha256"]), int(f["bytes"])) for f in data["files"]
-        ),
+        files=tuple(_file(f) for f in data["files"]),
         stage=_text(data["stage"]),
         inputs=tuple(_spec(s) for s in data["inputs"]),
         outputs=tuple(_spec(s) for s in data["outputs"]),
         output_steps={k: QuantParams.from_dict(v) for k, v in data["output_steps"].items()},
         summary=dict(data["summary"]),
         verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
+        # Neither is in a manifest of version 1.
+        value_names={k: _text(v) for k, v in data.get("value_names", {}).items()},
+        value_specs={k: _spec(v) for k, v in data.get("value_specs", {}).items()},
     )
+
+
+def _file(data: Mapping[str, Any]) -> BundleFile:
+    return BundleFile(_text(data["path"]), _text(data["sha256"]), int(data["bytes"]))
 
 
 def _spec(data: Mapping[str, Any]) -> TensorSpec:

@@ -188,6 +188,8 @@ class Report:
         stages: Each stage against the float reference, in the order of the way: the first that
             diverges is where it broke. Empty if that was not asked for and all is well.
         skipped: What was asked for and not written.
+        failed_before: Of a bundle that is verified again, the verdicts that failed when it was
+            made, in words: whatever is found now, such a bundle does not pass.
     """
 
     model: str
@@ -196,11 +198,12 @@ class Report:
     warnings: tuple[str, ...] = ()
     stages: tuple[StageRow, ...] = ()
     skipped: tuple[SkippedTarget, ...] = ()
+    failed_before: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """Whether every verdict passed."""
-        return all(v.passed for v in self.verdicts)
+        """Whether every verdict passed, those of the conversion that is verified again too."""
+        return all(v.passed for v in self.verdicts) and not self.failed_before
 
     @property
     def exit_code(self) -> int:

@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_target_options(parser)
     add_calibration_arguments(parser)
     add_verdict_arguments(parser)
+    parser.add_argument(
+        "--keep-stages",
+        action="store_true",
+        help="keep the stages as .onnx files, so that verify compares layers on other machines",
+    )
     parser.add_argument("--no-verify", action="store_true", help="write only, run nothing")
     parser.add_argument("--layers", action="store_true", help="compare value by value")
     parser.add_argument(
@@ -191,6 +196,7 @@ def run(args: argparse.Namespace) -> int:
         method=args.method,
         observer=parse_observer(args.observer),
         verify=not args.no_verify,
+        keep_stages=args.keep_stages,
         runners=tuple(args.runner),
         samples=args.samples,
         limits=tuple(args.limit),

@@ -7,7 +7,6 @@ golden inputs ─> reference, stages ────────────── 
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING
 from deploykit.bundle import (
     Bundle,
     BundleArtifact,
-    BundleFile,
     check_replaceable,
     refuse_source_inside,
     write_bundle,
@@ -33,6 +31,7 @@ from deploykit.flow.plan import (
     choose_runners,
     plan_artifacts,
 )
+from deploykit.manifest import describe_file
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import check_limits
 from deploykit.target import Target
@@ -100,6 +99,12 @@ def convert(
     artifacts = tuple(_describe(item, proof) for item in made)
     bundle = _assemble(model, fused, proof, artifacts, skipped, calibrator)
     files = {path: data for item in made for path, data in item.files.items()}
+    if request.keep_stages:
+        stages = {f"stages/{item.stage_key}.onnx": item.stage.serialized() for item in made}
+        files |= stages
+        keys = {item.stage_key: f"stages/{item.stage_key}.onnx" for item in made}
+        kept = {key: describe_file(path, stages[path]) for key, path in keys.items()}
+        bundle = replace(bundle, stages=kept)
     write_bundle(
         folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
     )
@@ -255,16 +260,15 @@ def _describe(item: BuiltArtifact, proof: Proof | None) -> BundleArtifact:
         target=artifact.target,
         precision=artifact.precision.value,
         path=item.path,
-        files=tuple(
-            BundleFile(path, hashlib.sha256(data).hexdigest(), len(data))
-            for path, data in item.files.items()
-        ),
+        files=tuple(describe_file(path, data) for path, data in item.files.items()),
         stage=item.stage_key,
         inputs=artifact.inputs,
         outputs=artifact.outputs,
         output_steps=artifact.output_steps,
         summary=artifact.summary,
         verdicts=tuple(replace(v, bytes=size) for v in proof.verdicts[item.path]) if proof else (),
+        value_names=artifact.value_names,
+        value_specs=artifact.value_specs,
     )
 
 

@@ -58,6 +58,8 @@ class ConvertRequest:
         samples: Number of golden inputs.
         limits: Overrides such as ``int8.max_error_lsb=3``.
         layers: Whether to compare value by value.
+        keep_stages: Whether the bundle holds the stages as .onnx files, so that `verify` compares
+            layers on any machine.
         threads: Threads of each runtime.
         timeout_s: Time limit of each runtime, seconds.
     """
@@ -78,6 +80,7 @@ class ConvertRequest:
     samples: int = 16
     limits: tuple[str, ...] = ()
     layers: bool = False
+    keep_stages: bool = False
     threads: int = 1
     timeout_s: float = 120.0
 

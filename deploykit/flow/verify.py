@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, read_bundle
-from deploykit.errors import BundleError, UserError
+from deploykit.errors import BundleError, RunnerError, UserError
 from deploykit.golden import Golden
+from deploykit.model import Model, Precision, SourceInfo, Stage
 from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
 from deploykit.parity.limits import check_limits, limits_with
+from deploykit.parity.local_errors import measure_local_errors
 from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import find_target
-from deploykit.verdict import Report, Verdict
+from deploykit.verdict import LayerRow, Report, RunnerExit, Verdict
 
 
 def verify(
@@ -27,7 +29,10 @@ def verify(
     """Run every artefact of a bundle on the golden inputs and compare with the golden outputs.
 
     Neither the source nor torch is needed: the golden vectors hold what the reference and each
-    stage gave when the bundle was made.
+    stage gave when the bundle was made. A runner of the same version on the same kind of CPU must
+    repeat what it gave then; on another one an int8 artefact's layers are compared, if the bundle
+    keeps its stages, or else its outputs are, by how far they are from the float reference. A
+    bundle that failed when it was made does not pass.
 
     Args:
         folder: The bundle.
@@ -51,10 +56,11 @@ def verify(
     for artifact in bundle.artifacts:
         _check_golden(folder, artifact, golden)
     check_limits(limits, {artifact.precision for artifact in bundle.artifacts})
+    settings = _Settings(folder, bundle, golden, tuple(limits), {"threads": threads}, timeout_s)
     verdicts = tuple(
-        _judge(run, artifact, golden, limits)
+        settings.judge(run, artifact)
         for artifact in bundle.artifacts
-        for run in _runs(folder, artifact, golden, runners, threads, timeout_s)
+        for run in _runs(settings, artifact, runners)
     )
     if not verdicts:
         raise UserError(
@@ -67,16 +73,27 @@ def verify(
         verdicts,
         _warnings(bundle),
         skipped=bundle.skipped,
+        failed_before=tuple(_failures(bundle)),
     )
 
 
+def _failures(bundle: Bundle) -> Iterator[str]:
+    """The verdicts of the conversion that failed, in words."""
+    for artifact in bundle.artifacts:
+        for verdict in artifact.verdicts:
+            if verdict.passed:
+                continue
+            why = verdict.error.partition("\n")[0] or ", ".join(
+                dict.fromkeys(check.metric for check in verdict.checks if not check.passed)
+            )
+            yield (
+                f"{artifact.path} on {verdict.runner_name} when the bundle was made: "
+                f"{why or 'nothing was checked'}; convert the model again"
+            )
+
+
 def _runs(
-    folder: Path,
-    artifact: BundleArtifact,
-    golden: Golden,
-    runners: Sequence[str],
-    threads: int,
-    timeout_s: float,
+    settings: _Settings, artifact: BundleArtifact, runners: Sequence[str]
 ) -> Iterator[ArtifactRun]:
     """The artefact on each runner that is named, or on each that is here."""
     own = {r.name: r for r in find_target(artifact.target).runners}
@@ -84,13 +101,13 @@ def _runs(
     for one in [own[name] for name in runners if name in own] if runners else here:
         if file := one.file_to_run(artifact.path, [f.path for f in artifact.files]):
             yield run_artifact(
-                folder / file,
+                settings.folder / file,
                 runner=one.name,
                 input_specs=artifact.inputs,
                 output_specs=artifact.outputs,
-                inputs=golden.inputs,
-                options={"threads": threads},
-                timeout_s=timeout_s,
+                inputs=settings.golden.inputs,
+                options=settings.options,
+                timeout_s=settings.timeout_s,
             )
 
 
@@ -109,25 +126,80 @@ def _check_golden(folder: Path, artifact: BundleArtifact, golden: Golden) -> Non
         )
 
 
-def _judge(
-    run: ArtifactRun, artifact: BundleArtifact, golden: Golden, limits: Sequence[str]
-) -> Verdict:
-    expected = Expected(
-        golden.stages[artifact.stage],
-        golden.reference,
-        recorded=golden.runs.get(artifact.path, {}).get(run.runner_name),
+@dataclass(frozen=True)
+class _Settings:
+    """A bundle that is verified, and how."""
+
+    folder: Path
+    bundle: Bundle
+    golden: Golden
+    limits: tuple[str, ...]
+    options: Mapping[str, object]
+    timeout_s: float
+
+    def judge(self, run: ArtifactRun, artifact: BundleArtifact) -> Verdict:
+        """The verdict on one artefact and one runner."""
+        golden, recorded = self.golden, None
+        if _was_made_by(run, artifact):
+            recorded = golden.runs.get(artifact.path, {}).get(run.runner_name)
+        layers: tuple[LayerRow, ...] = ()
+        if recorded is None and not run.error:
+            try:
+                layers = self._layers(run, artifact)
+            except RunnerError as failure:
+                run = replace(run, error=str(failure), runner_exit=RunnerExit.of(failure))
+        verdict = verify_run(
+            run,
+            Expected(golden.stages[artifact.stage], golden.reference, recorded, layers),
+            file=artifact.path,
+            target=artifact.target,
+            precision=artifact.precision,
+            output_specs=artifact.outputs,
+            output_steps=artifact.output_steps,
+            limits=limits_with((*find_runner(run.runner_name).limits, *self.limits)),
+        )
+        return replace(verdict, bytes=artifact.bytes)
+
+    def _layers(self, run: ArtifactRun, artifact: BundleArtifact) -> tuple[LayerRow, ...]:
+        """Each layer's own error; empty where the stage is not kept, or computes in floats."""
+        kept = self.bundle.stages.get(artifact.stage)
+        integers = any(s.quantization for s in artifact.value_specs.values())
+        if kept is None or not (integers or artifact.precision == Precision.INT8.value):
+            return ()
+        definition = find_runner(run.runner_name)
+        file = definition.file_to_run(artifact.path, [f.path for f in artifact.files])
+        return measure_local_errors(
+            self.folder / file,
+            artifact,
+            _read_stage(self.folder / kept.path),
+            runner=run.runner_name,
+            inputs=self.golden.inputs,
+            options=self.options,
+            timeout_s=self.timeout_s,
+        )
+
+
+def _was_made_by(run: ArtifactRun, artifact: BundleArtifact) -> bool:
+    """Whether the same runtime, version and kind of CPU ran it when the bundle was made."""
+    then = next((v.runner for v in artifact.verdicts if v.runner_name == run.runner_name), None)
+    now = run.info
+    return (
+        then is not None
+        and now is not None
+        and (then.runtime, then.version, then.cpu) == (now.runtime, now.version, now.cpu)
     )
-    verdict = verify_run(
-        run,
-        expected,
-        file=artifact.path,
-        target=artifact.target,
-        precision=artifact.precision,
-        output_specs=artifact.outputs,
-        output_steps=artifact.output_steps,
-        limits=limits_with((*find_runner(run.runner_name).limits, *limits)),
-    )
-    return replace(verdict, bytes=artifact.bytes)
+
+
+def _read_stage(path: Path) -> Model:
+    import onnx_ir as ir
+
+    try:
+        return Model(ir.load(path), Stage.QUANTIZED, path.stem, SourceInfo("onnx"))
+    except Exception as error:  # whatever protobuf and the graph's reader raise
+        raise BundleError(
+            f"the stage {path} cannot be read: {type(error).__name__}",
+            advice="convert the model again",
+        ) from error
 
 
 def _warnings(bundle: Bundle) -> tuple[str, ...]:

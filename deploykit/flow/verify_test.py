@@ -78,7 +78,7 @@ def test_a_manifest_with_anything_missing_or_of_another_type_is_an_error_or_is_r
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ("deploykit.bundle/2", "update deploykit"),
+        ("deploykit.bundle/3", "update deploykit"),
         ("deploykit.bundle/99", "update deploykit"),
         ("deploykit.bundle/0", "convert the model again"),
         ("another.bundle/2", "convert the model again"),

@@ -53,8 +53,8 @@ class Expected:
     Attributes:
         stage: What the stage gave that it was made from; None not to ask.
         reference: What the float reference gave; None not to ask.
-        recorded: What the same file gave on the same runner when the bundle was made; None if
-            there is no such record.
+        recorded: What the same file gave on the same runner, of the same version, on the same kind
+            of CPU; None if there is no such record.
         layers: Each layer's own error (`deploykit.parity.local_errors`); empty if the runtime
             gives outputs only, or none was measured.
     """
@@ -248,7 +248,7 @@ class _Judge:
         a, e = actual[spec.name], self.expected.stage[spec.name]
         error = metrics.max_error_over_range(a, e)
         params = self.steps.get(spec.name, spec.quantization)
-        if params is None or limits.max_error_lsb is None:
+        if params is None or limits.layer_error_lsb is None:
             return self._without_steps(spec, a, error)
         steps = metrics.max_error_lsb(a, e, params)
         checks = [_at_most(question, spec, "max_error_over_range", error, None)]
@@ -264,8 +264,31 @@ class _Judge:
             checks.append(
                 _at_most(question, spec, "output_error_lsb", steps, limits.output_error_lsb)
             )
+        elif self.expected.reference is None:
+            limit = limits.layer_error_lsb if limits.max_error_lsb is None else limits.max_error_lsb
+            checks.append(_at_most(question, spec, "max_error_lsb", steps, limit))
         else:
             checks.append(_at_most(question, spec, "max_error_lsb", steps, limits.max_error_lsb))
+            checks += self._losses(spec, a)
+        return checks
+
+    def _losses(self, spec: TensorSpec, actual: FloatArray) -> list[Check]:
+        """By outputs alone: how much further from the float reference than the stage is."""
+        stage, reference = self.expected.stage, self.expected.reference
+        if stage is None or reference is None:
+            return []
+        question, limits = Question.CONVERSION, self.limits
+        simulated, wanted = stage[spec.name], reference[spec.name]
+        least, found = metrics.snr_db(simulated, wanted), metrics.snr_db(actual, wanted)
+        loss = 0.0 if found >= least else least - found
+        checks = [_at_most(question, spec, "snr_loss_db", loss, limits.snr_loss_db)]
+        if wanted.ndim == 2 and wanted.shape[1] > 1:
+            agreement = metrics.top1_agreement(simulated, wanted)
+            loss = max(0.0, agreement - metrics.top1_agreement(actual, wanted))
+            limit = limits.top1_loss
+            if limit is not None:  # of a few samples, one is more than a point
+                limit = max(limit, 1 / len(wanted) + 1e-9)
+            checks.append(_at_most(question, spec, "top1_loss", loss, limit))
         return checks
 
     def _without_steps(self, spec: TensorSpec, actual: FloatArray, error: float) -> list[Check]:
@@ -275,6 +298,9 @@ class _Judge:
             return [_at_most(question, spec, "output_error_over_range", error, limit)]
         if self.expected.recorded is None or limits.repeat_error_over_range is None:
             limit = limits.max_error_over_range
+            if limits.snr_loss_db is not None and self.expected.reference is not None:
+                told = _at_most(question, spec, "max_error_over_range", error, limit)
+                return [told, *self._losses(spec, actual)]
             return [_at_most(question, spec, "max_error_over_range", error, limit)]
         again = metrics.max_error_over_range(actual, self.expected.recorded[spec.name])
         limit = limits.repeat_error_over_range

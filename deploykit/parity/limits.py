@@ -14,16 +14,19 @@ w8      The runtime quantizes activations as it runs, and how differs from kerne
 int8    The stage simulates integer arithmetic; kernels round products in another order: each layer
         by itself, given what the artefact computed before it, 2 steps (`local_errors` says why
         layers are judged and not what dozens of them add up to; the output's own error is then
-        told). A runtime that gives outputs only is judged by them: 2 steps. When a bundle is
-        judged again, each runner must repeat what it gave then within 2 steps.
+        told). A runtime that gives outputs only is judged by how far they are from the float
+        reference: at most 1 dB and 1 point of top-1 agreement (or one sample, where that is more)
+        worse than the stage itself. When a bundle is judged again by the same runtime, version and
+        kind of CPU, it must repeat what it gave then within 2 steps; on another one, layers are
+        compared if the bundle has its stages, or else outputs as above.
         A target may compute some layers' results, and its outputs, in floats that have no steps
         (ncnn rounds what a convolution reads, and nothing else). There the layer by itself is held
         to 2e-2 of its range: one input value that falls on the other side of the middle between
         two integers moves a result by the weight times the step, up to 6e-3 of the range measured
         on GhostNet; a wrong weight, pad or activation is off by a tenth and more. Its outputs are
-        held to 2e-2 where layers cannot be judged, and to 5e-2 of an earlier run on the same
-        runner: on another CPU the few values on the edge are other ones, and 160 layers carry them
-        on (2.3e-2 from stage to runtime with every layer right, GhostNet).
+        held to 5e-2 of an earlier run on the same runner: the few values on the edge may be other
+        ones, and 160 layers carry them on (2.3e-2 from stage to runtime with every layer right,
+        GhostNet).
 
 Noise against the float reference of w8 and int8 depends on the model. The floors tell a broken
 model from a noisy one: a SNR of 5 dB is noise of a third of the signal's power, and a result that
@@ -52,6 +55,9 @@ class PrecisionLimits:
         max_error_over_range: Conversion: at most; for int8, of outputs without steps.
         max_error_lsb: Conversion: at most, in steps of an output that is computed in integers,
             end to end; where the runtime gives outputs only.
+        snr_loss_db: Conversion: where the runtime gives outputs only, by how much their SNR to the
+            float reference may be below the stage's.
+        top1_loss: Likewise, of top-1 agreement, 0..1; one sample is always allowed.
         output_error_lsb: The same, where layers are judged too.
         layer_error_lsb: Conversion: at most, in steps of any layer's result, given the artefact's
             own values before it.
@@ -68,6 +74,8 @@ class PrecisionLimits:
 
     max_error_over_range: float | None = None
     max_error_lsb: float | None = None
+    snr_loss_db: float | None = None
+    top1_loss: float | None = None
     output_error_lsb: float | None = None
     layer_error_lsb: float | None = None
     repeat_error_lsb: float | None = None
@@ -92,8 +100,8 @@ class Limits:
     )
     w8: PrecisionLimits = PrecisionLimits(max_error_over_range=1e-1, snr_db=5.0, cosine=0.8)
     int8: PrecisionLimits = PrecisionLimits(
-        max_error_over_range=2e-2,
-        max_error_lsb=2.0,
+        snr_loss_db=1.0,
+        top1_loss=0.01,
         layer_error_lsb=2.0,
         repeat_error_lsb=2.0,
         layer_error_over_range=2e-2,
@@ -125,7 +133,12 @@ _OF_FLOATS = (
     "top1_agreement",
 )
 #: Metric > the figures that it can have; all others are from 0 on.
-_BOUNDS = {"snr_db": (-math.inf, math.inf), "cosine": (-1.0, 1.0), "top1_agreement": (0.0, 1.0)}
+_BOUNDS = {
+    "snr_db": (-math.inf, math.inf),
+    "cosine": (-1.0, 1.0),
+    "top1_agreement": (0.0, 1.0),
+    "top1_loss": (0.0, 1.0),
+}
 
 
 def metrics_of(precision: Precision) -> tuple[str, ...]:

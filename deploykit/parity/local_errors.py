@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from deploykit.model import Model
 from deploykit.parity.layers import LayerDifference, describe_values
@@ -25,17 +25,32 @@ from deploykit.runners.process import OutputsOnlyError, open_runner
 from deploykit.verdict import LayerRow
 
 if TYPE_CHECKING:
-    from deploykit.target import Artifact
-    from deploykit.tensors import FloatArray
+    from deploykit.tensors import FloatArray, TensorSpec
 
 #: Every value of a sample is held at once; each holds thousands of elements to judge by.
 _BATCHES = 2
 _GIVEN = "given:"
 
 
+class HeldValues(Protocol):
+    """What is asked of an artefact, in memory or of a bundle: how it holds the stage's values."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """In its own layouts and dtypes."""
+
+    @property
+    def value_names(self) -> Mapping[str, str]:
+        """Value of the stage > its tensor."""
+
+    @property
+    def value_specs(self) -> Mapping[str, TensorSpec]:
+        """Tensor > how it holds the value."""
+
+
 def measure_local_errors(
     path: Path,
-    artifact: Artifact,
+    artifact: HeldValues,
     stage: Model,
     *,
     runner: str,

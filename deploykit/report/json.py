@@ -43,6 +43,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "reference": report.reference,
         "passed": report.passed,
         "warnings": list(report.warnings),
+        "failed_before": list(report.failed_before),
         "verdicts": [verdict_to_dict(v) for v in report.verdicts],
         "stages": [_stage_to_dict(s) for s in report.stages],
         "left_out": [skipped_to_dict(o) for o in report.skipped],
@@ -65,6 +66,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
             warnings=tuple(str(w) for w in data["warnings"]),
             stages=tuple(_stage_from_dict(s) for s in data["stages"]),
             skipped=tuple(skipped_from_dict(o) for o in data.get("left_out", ())),
+            failed_before=tuple(str(w) for w in data.get("failed_before", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(

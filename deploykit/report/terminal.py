@@ -21,6 +21,8 @@ _WORST_MARKED = 3
 _WORDS = {
     "max_error_over_range": "largest error over the value's range",
     "max_error_lsb": "largest error in output steps",
+    "snr_loss_db": "signal to noise below the quantized stage's",
+    "top1_loss": "top-1 agreement below the quantized stage's",
     "output_error_lsb": "largest error in output steps",
     "output_error_over_range": "largest error over the output's range",
     "repeat_error_lsb": "largest difference to this runner's earlier run, in output steps",
@@ -71,6 +73,8 @@ def render_report(
         below += ["", "stages against the float reference", *_stages(report.stages)]
     if report.skipped:
         below += ["", *_skipped(report.skipped)]
+    if report.failed_before:
+        below += ["", *(f"FAIL: {words}" for words in report.failed_before)]
     if report.warnings:
         below += ["", *(f"warning: {warning}" for warning in report.warnings)]
     return "\n".join([*lines, *(w for line in below for w in _wrapped(line, width))]).rstrip()
