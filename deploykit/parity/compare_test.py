@@ -118,8 +118,8 @@ def test_a_float_output_with_integers_behind_it_is_judged_in_their_steps() -> No
     verdict = judged("int8", FLOAT, error=0.375, output_steps={"y": EIGHTHS})
     check = check_of(verdict, Question.CONVERSION, "max_error_lsb")
     assert (check.measured, check.limit) == (3, None)
-    for verdict in (verdict, judged("int8", FLOAT, error=0.375)):
-        assert check_of(verdict, Question.CONVERSION, "snr_loss_db").limit == 1.0
+    for one in (verdict, judged("int8", FLOAT, error=0.375)):
+        assert check_of(one, Question.CONVERSION, "snr_loss_db").limit == 1.0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "w8", "int8"])
