@@ -7,7 +7,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-tensorflow check kills lint types bench oracle clean
+.PHONY: demo test test-tensorflow check kills lint types fuzz bench oracle clean
 
 demo: $(STAMP)
 	$(BIN)/deploykit convert examples/ghostnet.pt --to tflite --fp32 --int8 --out build/ghostnet
@@ -32,6 +32,11 @@ types: $(STAMP)
 # 300 kills at random times of a process that writes bundles.
 kills: $(STAMP)
 	$(BIN)/python tests/test_kills.py 300 1
+
+# make fuzz SECONDS=3600: odd files of every format through the real entry points; prints a table.
+SECONDS ?= 120
+fuzz: $(STAMP)
+	$(BIN)/python -m fuzz.run --seconds $(SECONDS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/convert.py
