@@ -11,7 +11,6 @@ Written as a whole or not at all, and byte-identical from run to run: no dates, 
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -24,6 +23,7 @@ from deploykit.files import (
     write_file,
 )
 from deploykit.golden import Golden
+from deploykit.json_file import read_json, table
 from deploykit.manifest import (
     GOLDEN,
     READABLE,
@@ -126,7 +126,7 @@ def _foreign_files(folder: Path) -> list[str]:
     """What is in a bundle's folder and not in its manifest, relative to it."""
     listed = {MANIFEST, GOLDEN, CALIBRATION}
     try:
-        document = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        document = table(read_json(folder / MANIFEST), "the manifest")
         listed |= {str(f["path"]) for a in document["artifacts"] for f in a["files"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # damaged: then only what every bundle has is known
@@ -176,12 +176,12 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
             expected="the output folder of deploykit convert",
         )
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = table(read_json(path), "the manifest")
         _check_schema(path, document["schema"])
         bundle = bundle_from_dict(document)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise BundleError(
             f"{path} is damaged: {type(error).__name__}: {error}",
             advice="convert the model again",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deploykit.array_file import array_bytes, open_npz
 from deploykit.errors import BundleError
 from deploykit.tensors import FloatArray
 
@@ -49,9 +50,7 @@ class Golden:
                 # ZipInfo's default date is fixed (1980), so that no clock gets into the file.
                 info = zipfile.ZipInfo(f"{name}.npy")
                 info.compress_type = zipfile.ZIP_DEFLATED
-                member = io.BytesIO()
-                np.lib.format.write_array(member, np.ascontiguousarray(entries[name]), (1, 0))
-                archive.writestr(info, member.getvalue())
+                archive.writestr(info, array_bytes(entries[name]))
         return buffer.getvalue()
 
     @classmethod
@@ -66,18 +65,21 @@ class Golden:
         stages: dict[str, dict[str, FloatArray]] = {}
         runs: dict[str, dict[str, dict[str, FloatArray]]] = {}
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                for entry in archive.files:
+            with open_npz(path) as archive:
+                for entry in archive.names:
+                    array = archive.read(entry)
+                    if array.dtype != np.float32:
+                        raise ValueError(f"'{entry}' is {array.dtype}")
                     kind, _, rest = entry.partition("/")
                     if kind == "stage":
                         stage, _, name = rest.partition("/")
-                        stages.setdefault(stage, {})[name] = archive[entry]
+                        stages.setdefault(stage, {})[name] = array
                     elif kind == "run":
                         file, runner, name = rest.split("/", 2)
-                        runs.setdefault(file, {}).setdefault(runner, {})[name] = archive[entry]
+                        runs.setdefault(file, {}).setdefault(runner, {})[name] = array
                     else:
-                        {"input": inputs, "reference": reference}[kind][rest] = archive[entry]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                        {"input": inputs, "reference": reference}[kind][rest] = array
+        except (OSError, ValueError, KeyError) as error:
             raise BundleError(
                 f"the golden vectors {path} cannot be read: {error}",
                 advice="convert the model again",

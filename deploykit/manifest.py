@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deploykit.json_file import table, text, whole
 from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
 from deploykit.report.json import (
@@ -205,7 +206,7 @@ def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
         inputs=tuple(_spec(s) for s in data["inputs"]),
         outputs=tuple(_spec(s) for s in data["outputs"]),
         output_steps={k: QuantParams.from_dict(v) for k, v in data["output_steps"].items()},
-        summary=dict(data["summary"]),
+        summary=dict(table(data["summary"], "a summary")),
         verdicts=tuple(verdict_from_dict(v) for v in data["verdicts"]),
         # Neither is in a manifest of version 1.
         value_names={k: _text(v) for k, v in data.get("value_names", {}).items()},
@@ -214,7 +215,7 @@ def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
 
 
 def _file(data: Mapping[str, Any]) -> BundleFile:
-    return BundleFile(_text(data["path"]), _text(data["sha256"]), int(data["bytes"]))
+    return BundleFile(_text(data["path"]), _text(data["sha256"]), whole(data["bytes"], "a size"))
 
 
 def _spec(data: Mapping[str, Any]) -> TensorSpec:
@@ -226,7 +227,7 @@ def _spec(data: Mapping[str, Any]) -> TensorSpec:
 def _calibration(data: Any) -> Mapping[str, Any] | None:
     if data is None:
         return None
-    return {**data, "warnings": [_text(w) for w in data["warnings"]]}
+    return {**table(data, "the calibration"), "warnings": [_text(w) for w in data["warnings"]]}
 
 
 def _texts(data: Mapping[str, Any]) -> dict[str, str]:
@@ -234,6 +235,4 @@ def _texts(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} where a text is expected")
-    return value
+    return text(value, "an entry")

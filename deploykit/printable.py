@@ -49,6 +49,15 @@ def printable_text(text: str) -> str:
     return "\n".join(_cut(line) for line in lines)
 
 
+def last_line(error: BaseException) -> str:
+    """What an exception of a library says in the end: it may quote a whole graph before that."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = str(cause).strip().splitlines()
+    return printable_name(lines[-1]) if lines else type(cause).__name__
+
+
 def _cut(line: str) -> str:
     if len(line) <= _LONGEST_LINE:
         return line

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from deploykit import json_file
 from deploykit.errors import ContractError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ else:  # the command line's help needs no numpy
 
 Layout = Literal["NCHW", "NHWC", "CHW", "plain"]
 
+_DTYPES = ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "bool")
 _INT_DTYPES = ("int8", "uint8", "int16", "int32")
 
 
@@ -120,12 +122,20 @@ class QuantParams:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> QuantParams:
-        """Read what `to_dict` wrote."""
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, ValueError, TypeError: something is missing, or of another type.
+            ContractError: the values contradict.
+        """
+        axis = data["axis"]
         return cls(
-            scale=tuple(float(s) for s in data["scale"]),
-            zero_point=tuple(int(z) for z in data["zero_point"]),
+            scale=tuple(json_file.number(s, "a scale") for s in data["scale"]),
+            zero_point=tuple(
+                json_file.whole(z, "a zero point", least=-(2**31)) for z in data["zero_point"]
+            ),
             dtype=data["dtype"],
-            axis=data["axis"],
+            axis=None if axis is None else json_file.whole(axis, "an axis"),
         )
 
 
@@ -222,14 +232,29 @@ class TensorSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:
-        """Read what `to_dict` wrote."""
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, ValueError, TypeError: something is missing, or of another type.
+            ContractError: the values contradict.
+        """
         params = data["quantization"]
+        name = json_file.text(data["name"], "the name of a tensor")
+        shape = tuple(
+            json_file.whole(d, f"a dimension of '{name}'")
+            for d in json_file.array(data["shape"], f"the shape of '{name}'")
+        )
+        if data["layout"] not in get_args(Layout) or data["dtype"] not in _DTYPES:
+            raise ValueError(f"'{name}' is {data['dtype']!r} in layout {data['layout']!r}")
+        order = tuple(json_file.whole(c, "a channel") for c in data.get("channel_order", ()))
+        if sorted(order) != list(range(len(order))):
+            raise ValueError(f"the channels of '{name}' are in the order {order[:20]}")
         return cls(
-            name=data["name"],
-            shape=tuple(int(d) for d in data["shape"]),
+            name=name,
+            shape=shape,
             dtype=data["dtype"],
             layout=data["layout"],
             quantization=QuantParams.from_dict(params) if params else None,
-            channel_order=tuple(int(c) for c in data.get("channel_order", ())),
-            tensor=data.get("tensor", ""),
+            channel_order=order,
+            tensor=json_file.text(data.get("tensor", ""), "the name in the runtime"),
         )

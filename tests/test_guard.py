@@ -229,3 +229,22 @@ def test_the_stream_escapes_and_keeps_json(tmp_path: Path) -> None:
     os.close(descriptor)
     text = (tmp_path / "out").read_text()
     assert text == '"\\u001b[31m \\u202e \\u00e9 \\ud83d\\ude00"\n'
+
+
+def test_devices_and_pipes_are_no_models(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", "/dev/full", str(tmp_path / "pipe")):
+        assert main(["inspect", path]) == 2
+        assert "is a device, a pipe or a socket" in capsys.readouterr().err
+
+
+def test_limits_of_the_command_line(capsys: pytest.CaptureFixture[str], tiny_onnx: Path) -> None:
+    assert main(["inspect", str(tiny_onnx), "--max", "nodes=2"]) == 2
+    assert "more than 2 nodes" in capsys.readouterr().err
+    assert main(["inspect", str(tiny_onnx), "--max", "file_bytes=1K"]) == 2
+    assert "more than 1,024" in capsys.readouterr().err
+    for odd in ("nodes=0", "nodes=-1", "nodes=1e3", "nodes", "odd=3", "nodes=" + "9" * 30):
+        assert main(["inspect", str(tiny_onnx), "--max", odd]) == 2
+        assert "--max" in capsys.readouterr().err

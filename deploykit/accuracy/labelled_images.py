@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.npyio import NpzFile
 
+from deploykit.array_file import map_npy, open_npz
 from deploykit.errors import DataError
 
 ByteArray = npt.NDArray[np.uint8]
@@ -269,10 +269,10 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.exists():
         raise DataError(f"there is no {path}", expected=expected, advice=_GET_DATA)
     try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, NpzFile):
-                raise DataError(f"{path} has a single array without a name", expected=expected)
-            return {name: archive[name] for name in archive.files}
+        if not zipfile.is_zipfile(path):
+            map_npy(path)
+            raise DataError(f"{path} has a single array without a name", expected=expected)
+        with open_npz(path) as archive:
+            return {name: archive.read(name) for name in archive.names}
     except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}", expected=expected) from error

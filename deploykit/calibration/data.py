@@ -15,15 +15,14 @@ class.
 
 from __future__ import annotations
 
-import zlib
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from deploykit.array_file import map_npy, open_npz
 from deploykit.calibration.check import DataObserver
 from deploykit.calibration.image_folder import DrawnImages, draw_images, open_image, spread
 from deploykit.errors import ContractError, DataError
@@ -141,17 +140,16 @@ def _data_of_images(
 
 def _load_array(path: Path) -> tuple[Array, str]:
     try:
-        loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.lib.npyio.NpzFile):
-            with loaded as archive:
-                key = _choose_key(path, archive.files)
-                return archive[key], f"'{key}' in {path.name}"
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+        if zipfile.is_zipfile(path):
+            with open_npz(path) as archive:
+                key = _choose_key(path, archive.names)
+                return archive.read(key), f"'{key}' in {path.name}"
+        return map_npy(path), path.name
+    except (OSError, ValueError) as error:
         raise DataError(
             f"cannot read calibration data from {path}: {error}",
             expected="a folder of pictures, or an .npy or .npz file without pickled objects",
         ) from error
-    return loaded, path.name
 
 
 def _choose_key(path: Path, keys: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ that are drawn are decoded, so a folder of 50,000 photos costs no more than the 
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploykit.errors import DataError
+from deploykit.limits import current_limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -122,24 +124,29 @@ def open_image(path: Path) -> Image:
     Raises:
         DataError: it is none that can be read.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ours is the limit
+            with Image.open(path) as image:
+                _check_pixels(image)
+                image.load()
+                return image
+    except Exception as error:  # a decoder raises whatever it stumbles over
         raise DataError(
             f"{path} is no image that can be read: {_first_line(error)}",
             expected=f"a complete image ({', '.join(IMAGE_SUFFIXES)})",
             advice="take it out of the folder, repair it, or go on without it: --skip-unreadable",
         ) from error
+
+
+def _check_pixels(image: Image) -> None:
+    limit = current_limits().image_pixels
+    if image.width * image.height > limit:
+        raise ValueError(
+            f"{image.width} x {image.height} are more than {limit:,} pixels (--max image_pixels=N)"
+        )
 
 
 def _decode(path: Path) -> list[str]:

@@ -12,7 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploykit import json_file
 from deploykit.errors import DataError
+from deploykit.json_file import parse_json
+from deploykit.limits import current_limits
 
 FORMAT = "deploykit.calibration/1"
 
@@ -100,7 +103,7 @@ class CalibrationTable:
             DataError: no JSON, or not a table of this format.
         """
         try:
-            document = json.loads(text)
+            document = json_file.table(parse_json(text), "the document")
             if document["format"] != FORMAT:
                 raise DataError(
                     f"{origin} has format {document['format']!r}",
@@ -109,25 +112,25 @@ class CalibrationTable:
                 )
             values = {
                 str(name): ValueStatistics(
-                    minimum=float(s["minimum"]),
-                    maximum=float(s["maximum"]),
-                    mean=float(s["mean"]),
-                    std=float(s["std"]),
-                    histogram=tuple(int(n) for n in s["histogram"]),
-                    count=int(s["count"]),
-                    channel_minimum=tuple(map(float, s.get("channel_minimum", ()))),
-                    channel_maximum=tuple(map(float, s.get("channel_maximum", ()))),
+                    minimum=json_file.number(s["minimum"], "a minimum"),
+                    maximum=json_file.number(s["maximum"], "a maximum"),
+                    mean=json_file.number(s["mean"], "a mean"),
+                    std=json_file.number(s["std"], "a standard deviation"),
+                    histogram=tuple(json_file.whole(n, "a count") for n in s["histogram"]),
+                    count=json_file.whole(s["count"], "a count"),
+                    channel_minimum=_numbers(s.get("channel_minimum", ()), "a channel's minimum"),
+                    channel_maximum=_numbers(s.get("channel_maximum", ()), "a channel's maximum"),
                 )
                 for name, s in document["values"].items()
             }
             return cls(
                 values=values,
-                samples=int(document["samples"]),
+                samples=json_file.whole(document["samples"], "samples"),
                 data_fingerprint=str(document["data_fingerprint"]),
                 model_fingerprint=str(document["model_fingerprint"]),
                 warnings=tuple(str(w) for w in document["warnings"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{origin} is not a calibration table: {error}",
                 expected=f"JSON of format {FORMAT}",
@@ -142,8 +145,12 @@ class CalibrationTable:
             DataError: the file is missing or no table.
         """
         try:
+            size = path.stat().st_size
+            limit = current_limits().json_bytes
+            if size > limit:
+                raise ValueError(f"it has {size:,} bytes, more than {limit:,}")
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"cannot read the calibration table {path}: {error}") from error
         return cls.from_json(text, origin=str(path))
 
@@ -152,3 +159,7 @@ class CalibrationTable:
         from deploykit.files import write_atomically
 
         write_atomically(path, self.to_json().encode())
+
+
+def _numbers(values: Any, what: str) -> tuple[float, ...]:
+    return tuple(json_file.number(v, what) for v in json_file.array(values, what))

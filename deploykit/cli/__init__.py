@@ -16,6 +16,7 @@ import deploykit
 from deploykit.cli.guard import guarded
 from deploykit.cli.streams import failure_of_stdout, prepare_streams
 from deploykit.errors import EXIT_USER, UserError
+from deploykit.limits import described_limits, limits_set, parse_limits
 
 #: Subcommand > (module, what it does).
 COMMANDS = {
@@ -68,6 +69,14 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         sub.add_argument(
             "--traceback", action="store_true", help="show where a bug of deploykit came from"
         )
+        sub.add_argument(
+            "--max",
+            action="append",
+            default=[],
+            metavar="NAME=N",
+            help="refuse files beyond another limit, e.g. nodes=200000 or file_bytes=8G (repeat); "
+            f"the limits: {', '.join(described_limits())}",
+        )
         if command is None or command == name:
             import_module(module).add_arguments(sub)
     return parser
@@ -117,7 +126,8 @@ def _run(arguments: list[str]) -> int:
         raise
     _silence_numpy()
     try:
-        code: int = import_module(_commands(args.command)[args.command][0]).run(args)
+        with limits_set(parse_limits(args.max)):
+            code: int = import_module(_commands(args.command)[args.command][0]).run(args)
     except (Exception, KeyboardInterrupt) as error:
         if as_json and not isinstance(error, BrokenPipeError):
             _print_error(error)

@@ -164,13 +164,12 @@ def read_contract(path: Path) -> Preprocess:
     Raises:
         ContractError: the file cannot be read, or holds no contract.
     """
-    import json
-
     from deploykit.errors import ContractError
+    from deploykit.json_file import read_json
     from deploykit.preprocess import Preprocess
 
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path)
     except (OSError, ValueError) as error:
         raise ContractError(
             f"cannot read the preprocessing contract {path}: {error}",

@@ -118,6 +118,27 @@ def simplify(model: bytes, arguments: Mapping[str, Any]) -> bytes:
         ) from error
 
 
+def why_invalid(model: bytes) -> str:
+    """Why ONNX's strict shape inference or ONNX Runtime refuse a model; empty if they do not.
+
+    It tells a model that contradicts itself from a bug of ours, where a pass has raised.
+    """
+    request = {
+        "call": "open",
+        "name": f"onnx.{_ONNX}",
+        "file": extension_file("onnx", _ONNX),
+        "path": importable_folders(),
+    }
+    try:
+        infer_shapes(model, strict=True)
+        _CHILD.ask("ONNX Runtime", request, model)
+    except RefusedError as error:
+        return str(error).splitlines()[-1].strip()
+    except UnsupportedModelError as error:
+        return error.found
+    return ""
+
+
 def _call(what: str, call: str, model: bytes, *arguments: object) -> bytes:
     request = {
         "call": call,

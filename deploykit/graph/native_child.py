@@ -65,6 +65,10 @@ def _answer(request: dict[str, Any]) -> bytes:
     call, model = request["call"], request["model"]
     if call == "simplify":
         return _simplify(extension, model, request)
+    if call == "open":
+        sys.path[:] = request["path"]
+        open_session(model)
+        return b""
     module, function = call.split(".")
     result = getattr(getattr(extension, module), function)(model, *request["arguments"])
     return bytes(result)
@@ -128,6 +132,17 @@ def _split_parameters(text: str) -> list[str]:
     return [*parts, text[start:]] if text.strip() else []
 
 
+def open_session(model_bytes: bytes) -> Any:
+    """An ONNX Runtime session of a model, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
+
+
 def run_constant_graph(model_bytes: bytes, inputs: list[bytes]) -> list[bytes]:
     """Run a small model once with ONNX Runtime, on one thread.
 
@@ -139,13 +154,8 @@ def run_constant_graph(model_bytes: bytes, inputs: list[bytes]) -> list[bytes]:
         A serialized ``TensorProto`` for each of its outputs.
     """
     import onnx
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
+    session = open_session(model_bytes)
     feed = {
         spec.name: onnx.numpy_helper.to_array(onnx.TensorProto.FromString(data))
         for spec, data in zip(session.get_inputs(), inputs, strict=True)

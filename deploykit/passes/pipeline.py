@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deploykit.errors import DeploykitError, UnsupportedModelError
+from deploykit.graph import native
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Pass, run_passes
 from deploykit.passes.canonicalize import Canonicalize
@@ -27,6 +29,7 @@ from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.simplify_onnx import SimplifyOnnx
 from deploykit.passes.sink_transposes import SinkTransposes
 from deploykit.passes.slice_channels import SliceChannels
+from deploykit.printable import last_line, printable_name
 
 
 def simplify_passes() -> tuple[Pass, ...]:
@@ -113,6 +116,24 @@ def advance(model: Model, stage: Stage) -> Model:
 def _advance(model: Model, before: Stage, after: Stage, passes: tuple[Pass, ...]) -> Model:
     if model.stage is not before:
         raise ValueError(f"a model of the {model.stage.value} stage, expected {before.value}")
-    graph = model.graph.clone()
-    notes = run_passes(graph, passes)
+    try:
+        graph = model.graph.clone()
+        notes = run_passes(graph, passes)
+    except DeploykitError:
+        raise
+    except Exception as error:
+        if reason := _why_invalid(model):
+            raise UnsupportedModelError(
+                f"the model contradicts itself: {printable_name(reason)}",
+                advice="check the file with onnx.checker, or export it again",
+            ) from error
+        raise
     return model.advanced(graph, after, notes)
+
+
+def _why_invalid(model: Model) -> str:
+    try:
+        data = model.serialized()
+    except Exception as error:  # not even onnx_ir can write it
+        return last_line(error)
+    return native.why_invalid(data)

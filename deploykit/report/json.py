@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploykit.errors import DataError, UnsupportedOp
+from deploykit.json_file import number
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import (
     Check,
@@ -238,7 +239,7 @@ def _number(value: float | None) -> float | str | None:
 
 
 def _float(value: Any) -> float:
-    return _STRINGS[value] if isinstance(value, str) else float(value)
+    return _STRINGS[value] if isinstance(value, str) else number(value, "a figure")
 
 
 def _plain(value: Any) -> Any:

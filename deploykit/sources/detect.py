@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import codecs
 import json
+import stat
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from deploykit.archive import check_archive
 from deploykit.errors import SourceError
+from deploykit.limits import current_limits
 from deploykit.sources.keras_archive import CONFIG as KERAS_CONFIG
 from deploykit.sources.keras_archive import WEIGHTS as KERAS_WEIGHTS
 from deploykit.sources.pickle_scan import PickleContent, scan_legacy_torch_file, scan_pickle
@@ -105,7 +109,16 @@ def detect(path: str | Path) -> Detection:
 def _detect(path: Path) -> Detection:
     if path.is_dir():
         return _detect_folder(path)
-    size = path.stat().st_size
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{path} is a device, a pipe or a socket", expected=ACCEPTED)
+    size, limit = status.st_size, current_limits().file_bytes
+    if size > limit:
+        raise SourceError(
+            f"{path} has {size:,} bytes, more than {limit:,}",
+            expected="a compact vision model",
+            advice="--max file_bytes=SIZE allows more",
+        )
     if size == 0:
         raise SourceError(f"{path} is empty", expected=ACCEPTED, advice="get the file again")
     with path.open("rb") as stream:
@@ -135,6 +148,7 @@ def _detect(path: Path) -> Detection:
 def _detect_zip(path: Path) -> Detection:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
             names = archive.namelist()
             # A file that is cut off may end in an archive that was one of its members.
             if names and min(i.header_offset for i in archive.infolist()) != 0:
@@ -149,7 +163,8 @@ def _detect_zip(path: Path) -> Detection:
             if "constants.pkl" in inner or any(n.startswith("code/") for n in inner):
                 return Detection(SourceKind.TORCHSCRIPT)
             return _of_pickle(scan_pickle(archive.read(names[inner.index("data.pkl")])))
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        # RuntimeError: a member is encrypted, or packed in a way that Python does not know.
         raise SourceError(
             f"{path} starts like a zip archive (torch.save writes those), but is damaged: {error}",
             advice="it was not copied or downloaded completely: get it again",
@@ -202,9 +217,10 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
         try:
             header = json.loads(stream.read(length))
             ends = [t["data_offsets"][1] for k, t in header.items() if k != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            largest = max((e for e in ends if type(e) is int), default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             return False
-    if ends and max(ends) > size - 8 - length:
+    if largest > size - 8 - length:
         raise _truncated_safetensors(path)
     return True
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from deploykit.errors import SourceError, UnsupportedModelError
 from deploykit.passes.base import Findings
+from deploykit.printable import last_line
 
 if TYPE_CHECKING:
     import onnx
@@ -45,6 +46,7 @@ def read_onnx(
         UnsupportedModelError: a newer opset's ops, sequences or sparse weights.
     """
     from deploykit.graph.lazy_sympy import import_onnx_ir
+    from deploykit.sources.onnx_check import check_proto
     from deploykit.sources.onnx_opset import bring_to_opset
     from deploykit.sources.onnx_repairs import repair_graph
 
@@ -52,6 +54,7 @@ def read_onnx(
     import onnx_ir as ir
 
     proto = _parse(path)
+    check_proto(proto, path)
     _check_external_data(proto, path)
     if proto.graph.sparse_initializer:
         raise UnsupportedModelError(
@@ -63,8 +66,11 @@ def read_onnx(
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, str(path.parent))
         model = ir.external_data.load_to_model(model)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise SourceError(f"{path} is a damaged ONNX file: {error}") from error
+    except Exception as error:  # onnx_ir raises what it stumbles over
+        raise SourceError(
+            f"{path} is a damaged ONNX file: {last_line(error)}",
+            advice="check it with onnx.checker, or export it again",
+        ) from error
     model.ir_version = _IR_VERSION
     _read_as_floats(model, Findings("read_onnx") if findings is None else findings)
     _check_inputs(model.graph, path)
