@@ -1,4 +1,4 @@
-"""A bounded, seeded run of `fuzz`: no odd file ends in a traceback, a crash, a hang or gigabytes."""
+"""A bounded, seeded run of `fuzz`: no odd file ends in a traceback, a crash or a hang."""
 
 from __future__ import annotations
 
