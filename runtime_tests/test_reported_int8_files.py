@@ -12,7 +12,7 @@ import pytest
 import deploykit
 from deploykit.flow.convert import ConversionResult, convert
 from deploykit.flow.plan import ConvertRequest
-from deploykit_testing.reported_files import dead_channel, gated_division, smooth
+from deploykit_testing.reported_files import channel_norm, dead_channel, gated_division, smooth
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("coremltools")
@@ -74,3 +74,12 @@ def test_a_divisor_that_nears_zero_is_computed_in_float(tmp_path: Path) -> None:
     assert result.report.passed, result.report
     assert len(result.bundle.artifacts) == 2 * len(ALL)
     assert min(figures(result, "snr_db").values()) > 20.0
+
+
+def test_a_normalization_of_channels_is_a_float_island(tmp_path: Path) -> None:
+    data = smooth(np.random.default_rng(2), 16, 3, 24, 24)
+    result = converted(channel_norm(), tmp_path, data=data, precisions=("fp32", "int8"))
+    assert result.report.passed, result.report
+    assert len(result.bundle.artifacts) == 2 * len(ALL)
+    found = {k: v for k, v in figures(result, "snr_db").items() if "optimized" not in k}
+    assert min(found.values()) > 25.0

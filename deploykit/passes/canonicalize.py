@@ -9,6 +9,7 @@ Every node meets the rule of its op once, in the graph's order; the rules stand 
 5. `canonicalize_shapes`: Reshape and its kin, Transpose, Concat, Split, Slice, Pad, Expand.
 6. `canonicalize_gather`: Gather, GatherND.
 7. `canonicalize_resize`: Resize.
+8. `canonicalize_normalization`: LayerNormalization and its kin, norms.
 
 A node of another op stays: the note says so, and a target that cannot lower it lists it together
 with all others. Shapes are known here, so each rule computes with numbers.
@@ -26,6 +27,7 @@ from deploykit.passes import (
     canonicalize_elementwise,
     canonicalize_gather,
     canonicalize_linear,
+    canonicalize_normalization,
     canonicalize_pools,
     canonicalize_resize,
     canonicalize_shapes,
@@ -42,6 +44,7 @@ FAMILIES = (
     canonicalize_elementwise,
     canonicalize_gather,
     canonicalize_linear,
+    canonicalize_normalization,
     canonicalize_pools,
     canonicalize_resize,
     canonicalize_shapes,

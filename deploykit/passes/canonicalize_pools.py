@@ -111,7 +111,7 @@ def _extend(
     return True
 
 
-@rule_for("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceProd", "ReduceL2")
+@rule_for("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceProd")
 def canonicalize_reduction(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     """Case 4."""
     value, axes_value = node.inputs[0], input_at(node, 1)

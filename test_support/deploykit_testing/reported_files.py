@@ -212,3 +212,32 @@ def with_halves(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     return changed
+
+
+def channel_norm() -> onnx.ModelProto:
+    """A layer normalization over the channels of a map, between transposes, in a residual block."""
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape: int, scale: float = 1.0) -> Array:
+        return rng.normal(0, scale, shape).astype(np.float32)
+
+    return model_of(
+        [
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4, strides=[2, 2]),
+            helper.make_node("Transpose", ["c"], ["t"], perm=[0, 2, 3, 1]),
+            helper.make_node("LayerNormalization", ["t", "g", "h"], ["n"], axis=-1, epsilon=1e-6),
+            helper.make_node("Transpose", ["n"], ["u"], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", ["u", "p"], ["v"]),
+            helper.make_node("Relu", ["v"], ["r"]),
+            helper.make_node("Add", ["c", "r"], ["y"]),
+        ],
+        {"x": (1, 3, 24, 24)},
+        {"y": (1, 8, 12, 12)},
+        {
+            "w": numbers(8, 3, 3, 3, scale=0.3),
+            "b": numbers(8, scale=0.1),
+            "g": 1 + numbers(8, scale=0.2),
+            "h": numbers(8, scale=0.2),
+            "p": numbers(8, 8, 1, 1, scale=0.3),
+        },
+    )
