@@ -14,7 +14,9 @@ from deploykit_quantize.choose_method import (
 from deploykit_quantize.method import Calibration, Method, Quantization
 from deploykit_quantize.methods import METHODS, method_called
 from deploykit_quantize.prepare.prepare_test import uneven
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import quantize_model
+from deploykit_quantize.round.second_order import SecondOrder
+from deploykit_testing.quantized import (
     NETWORK,
     POLICY,
     as_data,
@@ -22,8 +24,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     fused,
     samples_of,
 )
-from deploykit_quantize.quantizer import quantize_model
-from deploykit_quantize.round.second_order import SecondOrder
 
 
 @pytest.mark.parametrize(("count", "held"), [(31, 0), (32, 8), (64, 16), (500, 16)])

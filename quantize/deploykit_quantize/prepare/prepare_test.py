@@ -14,7 +14,13 @@ from deploykit_quantize.prepare.channel_classes import find_channel_classes
 from deploykit_quantize.prepare.correct_bias import CorrectBias
 from deploykit_quantize.prepare.equalize_activations import EqualizeActivations
 from deploykit_quantize.prepare.equalize_layers import EqualizeLayers
-from deploykit_quantize.quantize_fixtures_test import (
+from deploykit_quantize.quantizer import (
+    Placement,
+    place_integers,
+    prepare_model,
+    quantize_model,
+)
+from deploykit_testing.quantized import (
     NETWORK,
     POLICY,
     as_data,
@@ -22,12 +28,6 @@ from deploykit_quantize.quantize_fixtures_test import (
     run_values,
     samples_of,
     snr_db,
-)
-from deploykit_quantize.quantizer import (
-    Placement,
-    place_integers,
-    prepare_model,
-    quantize_model,
 )
 
 CHANNELS = 8
@@ -100,10 +100,9 @@ def network_of(steps: list[str], *, bounded: bool) -> str:
 
 
 def build(steps: list[str], *, bounded: bool, seed: int) -> Model:
-    from deploykit.graph.graph_fixtures_test import as_model, parse
-
     from deploykit.model import Stage
     from deploykit.passes.infer_shapes import InferShapes
+    from deploykit_testing.graphs import as_model, parse
 
     header = '<ir_version: 9, opset_import: ["" : 20, "deploykit" : 1]>\n'
     graph = parse(network_of(steps, bounded=bounded), header=header, seed=seed)
