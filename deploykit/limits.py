@@ -44,7 +44,7 @@ class Limits:
     unpacked_bytes: int = 8 * _GIB
     archive_ratio: int = 20
     nodes: int = 50_000
-    nesting: int = 32
+    nesting: int = 64
     json_bytes: int = 256 * _MIB
     image_pixels: int = 100_000_000
     samples: int = 1_000_000

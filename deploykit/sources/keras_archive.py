@@ -8,14 +8,17 @@ here, and nothing is imported.
 
 from __future__ import annotations
 
-import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from deploykit.errors import SourceError
+from deploykit.json_file import parse_json
 
+# RuntimeError: a member is encrypted.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
 # Keras' own packages of layers and of what their arguments name; `keras.utils` and `keras.saving`
@@ -46,8 +49,8 @@ def check_keras_archive(path: Path) -> None:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read(CONFIG))
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+            config = parse_json(archive.read(CONFIG))
+    except (*_DAMAGED, KeyError, ValueError, OSError) as error:
         raise SourceError(
             f"{path} is a damaged Keras model: {error}", advice="get the file again"
         ) from error

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 _EXPRESSION = re.compile(
     r"-?\d+|(?!_)[A-Za-z]\w*|Symbol\('(?!_)[A-Za-z]\w*'(, \w+=(True|False))*\)"
 )
+# RuntimeError: a member is encrypted.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _NAMED_KEYS = ("target", "as_operator")
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 _FORCE_NOT = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -57,7 +60,7 @@ def check_program_archive(path: Path) -> None:
                     raise _refusal(path, f"compiled code ({name})")
                 if name.lower().endswith(".json") or "models/" in name.lower():
                     _check_document(json.loads(archive.read(name)), path)
-    except (zipfile.BadZipFile, ValueError, EOFError, RecursionError) as error:
+    except (*_DAMAGED, ValueError, RecursionError) as error:
         raise SourceError(
             f"the exported program {path} is damaged: {error}", advice="get the file again"
         ) from error
