@@ -89,4 +89,4 @@ def test_output_below_a_file(
     out = tmp_path / "file" / "bundle"
     code, err = run(capsys, "convert", tiny_onnx, "--out", out, "--quiet", "--no-verify")
     assert code == 2
-    assert "cannot write" in err
+    assert "cannot be made" in err

@@ -21,23 +21,74 @@ from deploykit.json_file import parse_json
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 
-# Keras' own packages of layers and of what their arguments name; `keras.utils` and `keras.saving`
-# have functions that read files and fetch addresses, and no layer.
-_KNOWN_PACKAGES = frozenset(
-    {
-        *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses"),
-        *("metrics", "models", "ops", "optimizers", "quantizers", "regularizers"),
-    }
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What a config may name. Layers whose arguments are code or files are not here: Lambda, wrappers of
+# other frameworks and of SavedModels, and those that read a vocabulary.
+_LAYERS = _words(
+    """
+    Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
+    AdaptiveAveragePooling3D AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D Add
+    AdditiveAttention AlphaDropout Attention AugMix AutoContrast Average AveragePooling1D
+    AveragePooling2D AveragePooling3D BatchNormalization Bidirectional CategoryEncoding CenterCrop
+    Concatenate ContrastLimitedAdaptiveHistogramEqualization Conv1D Conv1DTranspose Conv2D
+    Conv2DTranspose Conv3D Conv3DTranspose ConvLSTM1D ConvLSTM2D ConvLSTM3D Cropping1D Cropping2D
+    Cropping3D CutMix Dense DepthwiseConv1D DepthwiseConv2D Discretization Dot Dropout ELU
+    EinsumDense Embedding Equalization Flatten GRU GRUCell GaussianDropout GaussianNoise
+    GlobalAveragePooling1D GlobalAveragePooling2D GlobalAveragePooling3D GlobalMaxPooling1D
+    GlobalMaxPooling2D GlobalMaxPooling3D GroupNormalization GroupQueryAttention Identity InputLayer
+    InputSpec LSTM LSTMCell LayerNormalization LeakyReLU Masking MaxPooling1D MaxPooling2D
+    MaxPooling3D Maximum Minimum MixUp MultiHeadAttention Multiply Normalization PReLU Permute
+    Pipeline RMSNormalization RNN RandAugment RandomBrightness RandomColorDegeneration
+    RandomColorJitter RandomContrast RandomCrop RandomElasticTransform RandomErasing RandomFlip
+    RandomGaussianBlur RandomGrayscale RandomHue RandomInvert RandomPerspective RandomPosterization
+    RandomRotation RandomSaturation RandomSharpness RandomShear RandomTranslation RandomZoom ReLU
+    RepeatVector Rescaling Reshape Resizing ReversibleEmbedding SeparableConv1D SeparableConv2D
+    SimpleRNN SimpleRNNCell Softmax Solarization SpatialDropout1D SpatialDropout2D SpatialDropout3D
+    SpectralNormalization StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D
+    UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
+    """
+)
+_OPERATIONS = _words(
+    """
+    Abs Absolute AdaptiveAveragePool AdaptiveMaxPool Add All Amax Amin Any Arange Arccos Arcsin
+    Arctan Arctan2 Argmax Argmin Average AveragePool BatchNorm BroadcastTo Cast Ceil Celu Clip
+    Concatenate Conv ConvTranspose ConvertToTensor Copy Cos Cosh CropImages Cumprod Cumsum
+    DepthToSpace DepthwiseConv Divide DivideNoNan Dot DotProductAttention Einsum Elu Equal Erf Exp
+    Exp2 ExpandDims Expm1 ExtractPatches Flip Fliplr Flipud Floor FloorDivide Full FullLike Gelu
+    GetItem Glu Greater GreaterEqual HardShrink HardSigmoid HardSilu HardTanh LayerNorm LeakyRelu
+    Less LessEqual Log Log10 Log1p Log2 LogSigmoid LogSoftmax LogicalAnd LogicalNot LogicalOr
+    Logsumexp Matmul Max MaxPool Maximum Mean Meshgrid Min Minimum Mod Moments Moveaxis Multiply
+    Negative Norm Normalize NotEqual OneHot OnesLike Pad PadImages Power Prod RGBToGrayscale RMSNorm
+    Ravel Reciprocal Relu Relu6 Repeat Reshape Resize Roll Rot90 Round Rsqrt Selu SeparableConv
+    Sigmoid Sign Silu Sin Sinh Size Slice SoftShrink Softmax Softplus Softsign SpaceToDepth
+    Sparsemax Split Sqrt Square Squareplus Squeeze Stack Std StopGradient Subtract Sum Swapaxes Take
+    TakeAlongAxis Tan Tanh TanhShrink Tensordot Threshold Tile TopK Transpose Tril Triu TrueDivide
+    Trunc Unstack Var Where ZerosLike
+    """
+)
+_OTHERS = _words(
+    """
+    AbsMaxQuantizer Constant DTypePolicy DTypePolicyMap FloatDTypePolicy Functional GlorotNormal
+    GlorotUniform HeNormal HeUniform IdentityInitializer L1 L1L2 L2 LecunNormal LecunUniform MaxNorm
+    MinMaxNorm Model NonNeg Ones Orthogonal OrthogonalInitializer OrthogonalRegularizer
+    QuantizedDTypePolicy QuantizedFloat8DTypePolicy RandomNormal RandomUniform Sequential
+    TruncatedNormal UnitNorm VarianceScaling Zeros
+    """
+)
+_KNOWN = _LAYERS | _OPERATIONS | _OTHERS
+# Keras' packages that define them; `keras.utils` and `keras.saving` have functions that read files
+# and fetch addresses.
+_KNOWN_PACKAGES = _words(
+    "constraints dtype_policies initializers layers models ops quantizers regularizers"
 )
 _PLAIN_DATA = frozenset(
     {
         *("__bytes__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"),
     }
-)
-# Layers whose arguments are code, or lead to a file with code in it.
-_CODE_LAYERS = frozenset({"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"})
-_TOP_LEVEL = frozenset(
-    {"DTypePolicy", "FloatDTypePolicy", "Functional", "Model", "QuantizedDTypePolicy", "Sequential"}
 )
 
 
@@ -89,19 +140,22 @@ def _why_foreign(config: dict[str, Any]) -> str:
     name, module = str(config["class_name"]), config.get("module")
     if name in _PLAIN_DATA:
         return ""
-    if name in _CODE_LAYERS:
-        return f"a layer {name}"
     if name == "__lambda__":
         return "a lambda"
+    if module == "builtins" and name == "function":
+        return f"a function '{config.get('config')}'"
     if module is None:
         # Without a module, Keras looks the name up among what the user has registered. Old files
         # have no field "module" at all, and mean Keras' own.
-        return f"'{config.get('registered_name') or name}'" if "module" in config else ""
-    if module == "keras" and name in _TOP_LEVEL:
+        own, where = "module" not in config, ""
+    else:
+        where = f"{module}."
+        parts = str(module).removeprefix("keras.src.").removeprefix("keras.").split(".")
+        own = module == "keras" or (
+            str(module).startswith("keras.") and parts[0] in _KNOWN_PACKAGES
+        )
+    if own and name in _KNOWN:
         return ""
-    parts = str(module).removeprefix("keras.src.").removeprefix("keras.").split(".")
-    if str(module).startswith("keras.") and parts[0] in _KNOWN_PACKAGES:
-        return ""
-    if module == "builtins" and name == "function":
-        return f"a function '{config.get('config')}'"
-    return f"'{module}.{name}'"
+    if own and name in _words("FlaxLayer JaxLayer Lambda TFSMLayer TorchModuleWrapper"):
+        return f"a layer {name}"
+    return f"'{config.get('registered_name') or name}'" if module is None else f"'{where}{name}'"

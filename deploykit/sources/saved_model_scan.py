@@ -15,17 +15,46 @@ from deploykit.errors import SourceError
 
 GRAPH = "saved_model.pb"
 
-_REFUSED_OPS = frozenset(
-    {
-        *("EagerPyFunc", "PyFunc", "PyFuncStateless"),  # Python of this process
-        *("MatchingFiles", "ReadFile", "WriteFile", "WriteAudioSummary", "WriteImageSummary"),
-        *("WriteSummary", "CreateSummaryFileWriter", "CreateSummaryDbWriter", "WholeFileReader"),
-        *("WholeFileReaderV2", "TextLineReader", "TextLineReaderV2", "TextLineDataset"),
-        *("FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "TFRecordDataset"),
-        *("TFRecordDatasetV2", "SaveDataset", "SaveDatasetV2", "LoadDataset", "PrintV2", "Print"),
-        *("DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "RemoteCall", "RpcCall"),
-        *("XlaLaunch", "ImmutableConst", "SaveSlices", "Save"),
-    }
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What may stand in a graph: operators that compute, keep variables and call functions of the graph,
+# and those of TensorFlow's checkpoint format, which every SavedModel restores by.
+_FILE_OPS = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"})
+_KNOWN_OPS = _FILE_OPS | _words(
+    """
+    Abs Acos Acosh Add AddN AddV2 All Any ArgMax ArgMin Asin Asinh Assert Assign AssignAddVariableOp
+    AssignSubVariableOp AssignVariableOp Atan Atan2 Atanh AvgPool AvgPool3D BatchMatMul
+    BatchMatMulV2 BatchMatMulV3 BatchToSpace BatchToSpaceND BiasAdd BiasAddV1 Bitcast BitwiseAnd
+    BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Case Cast Ceil CheckNumerics
+    ClipByValue Concat ConcatOffset ConcatV2 Const ControlTrigger Conv2D Conv2DBackpropInput Conv3D
+    Conv3DBackpropInputV2 Cos Cosh CropAndResize Cross Cumprod Cumsum DepthToSpace
+    DepthwiseConv2dNative DestroyResourceOp Diag DiagPart Div DivNoNan Einsum Elu Empty EnsureShape
+    Enter Equal Erf Erfc Exit Exp ExpandDims Expm1 ExtractImagePatches FakeQuantWithMinMaxArgs
+    FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel Fill Floor FloorDiv FloorMod
+    FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
+    GuaranteeConst HardSwish Identity IdentityN If Imag InTopKV2 Inv Invert IsFinite IsInf IsNan
+    IsVariableInitialized L2Loss LRN LeakyRelu LeftShift Less LessEqual LinSpace Log Log1p
+    LogSoftmax LogicalAnd LogicalNot LogicalOr LoopCond MatMul MatrixBandPart MatrixDiag
+    MatrixDiagV2 MatrixDiagV3 MatrixSetDiagV3 Max MaxPool MaxPool3D MaxPoolV2 Maximum Mean Merge Min
+    Minimum MirrorPad Mod Mul MulNoNan Neg NextIteration NoOp NonMaxSuppression NonMaxSuppressionV2
+    NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5 NotEqual OneHot OnesLike Pack Pad
+    PadV2 PartitionedCall Placeholder PlaceholderV2 PlaceholderWithDefault Pow PreventGradient Prod
+    QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 QuantizeAndDequantizeV4 RandomStandardNormal
+    RandomUniform RandomUniformInt Range Rank ReadVariableOp Real RealDiv Reciprocal Relu Relu6
+    Reshape ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ResourceGather Reverse
+    ReverseSequence ReverseV2 RightShift Rint Roll Round Rsqrt ScatterNd Select SelectV2 Selu Shape
+    ShapeN Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToBatch SpaceToBatchND
+    SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall
+    StatelessIf StatelessRandomGetKeyCounter StatelessRandomNormalV2 StatelessRandomUniformV2
+    StatelessWhile StaticRegexFullMatch StopGradient StridedSlice StringJoin Sub Sum Switch Tan Tanh
+    TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength TensorListReserve
+    TensorListSetItem TensorListStack TensorScatterUpdate Tile TopK TopKV2 Transpose TruncateDiv
+    TruncatedNormal Unpack UnravelIndex VarHandleOp VarIsInitializedOp Variable VariableShape
+    VariableV2 Where While Xdivy Xlogy ZerosLike
+    """
 )
 
 
@@ -47,12 +76,12 @@ def check_saved_model(path: Path) -> None:
         ) from error
     if not content.meta_graphs:
         raise SourceError(f"{path} is a SavedModel without a graph", advice="get the folder again")
-    found = sorted({op for op in _ops_of(content) if op in _REFUSED_OPS})
+    found = sorted({op for op in _ops_of(content) if op not in _KNOWN_OPS})
     if found:
         raise SourceError(
-            f"the graph of {path} reads or writes files, prints or calls Python "
+            f"the graph of {path} does more than a network for images needs "
             f"({', '.join(found)}); it was not loaded",
-            expected="a network that computes",
+            expected="operators that compute, only",
             advice="export it without those ops; or --trust-code, if you made it yourself",
         )
 
