@@ -1,10 +1,10 @@
 """What a process may no longer do, once it has closed these doors behind itself.
 
-A child that runs a program from a file calls `confine_process` first. On Linux it then writes no file
-outside its folder (Landlock), opens no connection, starts no other program and looks into no other
-process (a seccomp filter), and takes no more memory than it is given. The bindings to be had for the
-two are early versions, so the six system calls are made here. Where the system lacks one of them
-(another system, an old kernel) the process goes on without, and `confine_process` says which.
+A child that runs a program from a file calls `confine_process` first. On Linux it then writes no
+file outside its folder (Landlock), opens no connection, starts no other program and looks into no
+other process (a seccomp filter), and takes no more memory than it is given. The packages that bind
+the two are early versions, so the few system calls are made here. Where the system lacks one of
+them (another system, an old kernel) the process goes on without, and `confine_process` says which.
 """
 
 from __future__ import annotations

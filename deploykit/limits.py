@@ -38,6 +38,8 @@ class Limits:
         samples: Images or tensors read of one data set.
         native_bytes: Memory that a C++ reader may allocate, beyond 16 times what it reads.
         native_seconds: Time that a C++ reader may take for one call.
+        program_bytes: Memory that a program (TorchScript, .pt2, Keras, SavedModel) may allocate.
+        program_seconds: Time that a program may take to be loaded and brought to ONNX.
     """
 
     file_bytes: int = 4 * _GIB
@@ -50,6 +52,8 @@ class Limits:
     samples: int = 1_000_000
     native_bytes: int = 512 * _MIB
     native_seconds: int = 120
+    program_bytes: int = 8 * _GIB
+    program_seconds: int = 600
 
 
 #: Up to here, no archive is a bomb, whatever its ratio.

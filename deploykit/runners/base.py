@@ -118,6 +118,16 @@ class Backend(ABC):
     words. Inputs and outputs are in the runtime's own shapes and dtypes.
     """
 
+    @classmethod
+    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> None:
+        """Called once in the child process, before anything is loaded: it may confine itself.
+
+        Args:
+            path: The file that will be loaded.
+            options: Of the backend.
+        """
+        return
+
     @abstractmethod
     def info(self) -> Mapping[str, Any]:
         """``runtime``, ``version``, ``kernels``, ``threads``, ``details`` of `RunnerInfo`."""

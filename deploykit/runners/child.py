@@ -40,6 +40,7 @@ def main() -> None:
         results: dict[str, Array] = {}
         try:
             if header["request"] == "open":
+                _prepare(header["backend"], header["path"], header["options"])
                 backend = open_backend(header["backend"], header["path"], header["options"])
                 reply = {"ok": True, "info": {**backend.info(), "cpu": describe_cpu()}}
             else:
@@ -72,6 +73,13 @@ def open_backend(where: str, path: str, options: Mapping[str, Any]) -> Backend:
     if not isinstance(backend, Backend):
         raise TypeError(f"{where} is not a deploykit Backend")
     return backend
+
+
+def _prepare(where: str, path: str, options: Mapping[str, Any]) -> None:
+    module, _, name = where.partition(":")
+    prepare = getattr(getattr(import_module(module), name), "prepare_process", None)
+    if prepare is not None:
+        prepare(path, options)
 
 
 def _run(backend: Backend | None, request: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -21,6 +21,13 @@ class TensorflowBackend(Backend):
         batch: Samples that the source takes at a time; 1 by default.
     """
 
+    @classmethod
+    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> None:
+        """A program from a file runs behind closed doors; see `deploykit.confine`."""
+        from deploykit.sources.program_child import confine_for_program
+
+        confine_for_program(path, dict(options.get("load_options", {})))
+
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         """Load the source.
 

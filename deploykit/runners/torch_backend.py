@@ -24,6 +24,13 @@ class TorchBackend(Backend):
     gives then does not depend on how many were asked for.
     """
 
+    @classmethod
+    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> None:
+        """A program from a file runs behind closed doors; see `deploykit.confine`."""
+        from deploykit.sources.program_child import confine_for_program
+
+        confine_for_program(path, dict(options.get("load_options", {})))
+
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         """Load the source.
 

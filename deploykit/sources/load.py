@@ -55,6 +55,8 @@ def load(
         return _load_onnx(path, options, name)
     if detection.kind in (SourceKind.KERAS, SourceKind.SAVED_MODEL):
         return _load_tensorflow(path, options, name, detection.kind)
+    if detection.kind in (SourceKind.EXPORTED_PROGRAM, SourceKind.TORCHSCRIPT):
+        return _load_torch_program(path, options, name, detection.kind)
     opened = open_torch_source(path, options, detection)
     return _model_of(
         opened,
@@ -138,6 +140,17 @@ def _load_tensorflow(path: Path, options: LoadOptions, name: str, kind: SourceKi
         stage=Stage.EXPORTED,
         name=sanitize_name(name or path.stem or path.resolve().name),
         source=_info(kind, path, options, "", reference="tensorflow"),
+    )
+
+
+def _load_torch_program(path: Path, options: LoadOptions, name: str, kind: SourceKind) -> Model:
+    from deploykit.sources.program_child import export_in_child
+
+    return Model(
+        graph=export_in_child("deploykit.sources.program_export", path, options),
+        stage=Stage.EXPORTED,
+        name=sanitize_name(name or path.stem),
+        source=_info(kind, path, options, "", reference="torch"),
     )
 
 

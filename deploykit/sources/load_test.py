@@ -15,7 +15,7 @@ from deploykit.errors import SourceError, UnsupportedModelError
 from deploykit.graph.provenance import module_path
 from deploykit.model import Stage
 from deploykit.preprocess import Preprocess
-from deploykit.sources import architecture
+from deploykit.sources import built_architecture
 from deploykit.sources.built_architecture import Architecture
 from deploykit.sources.load import load, sanitize_name
 from deploykit.sources.options import LoadOptions
@@ -53,7 +53,7 @@ def test_a_checkpoint_of_deploykit_needs_no_options(
     def build(num_classes: int) -> Architecture:
         return Architecture("deploykit/tiny_of_a_test", TinyNet(num_classes))
 
-    monkeypatch.setitem(architecture._REGISTERED, "tiny_of_a_test", build)
+    monkeypatch.setitem(built_architecture.REGISTERED, "tiny_of_a_test", build)
     contract = Preprocess(size=(16, 16))
     sample = torch.zeros(4, 10, 10, 1, dtype=torch.uint8)
     torch.save(

@@ -1,7 +1,7 @@
 """TensorFlow > ONNX, in a process of its own: ``python -m deploykit.sources.tensorflow_export``.
 
-Reads ``request.json`` in the folder that it is given, and leaves ``model.onnx`` or ``error.json``
-there. TensorFlow's imports, memory, threads and messages stay in this process.
+It answers as `deploykit.sources.program_child` asks. TensorFlow's imports,
+memory, threads and messages stay in this process.
 
 tf2onnx's mapping of ops is used, not its optimizers: those give up on scalar operands, and what
 they do is what our own passes do. (Keras' ``model.export(format="onnx")`` calls the same mapping,
@@ -10,47 +10,27 @@ always with those optimizers, and cannot read a SavedModel.)
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.errors import DeploykitError, UnsupportedModelError
+from deploykit.errors import UnsupportedModelError
 from deploykit.sources.options import LoadOptions
+from deploykit.sources.program_child import answer
 
 if TYPE_CHECKING:
     import onnx
 
     from deploykit.sources.tensorflow_program import TensorflowProgram
 
-REQUEST, MODEL, ERROR = "request.json", "model.onnx", "error.json"
-
 #: The newest opset that tf2onnx writes; `deploykit.sources.onnx_opset` brings it to ours.
 _OPSET = 18
 
 
-def main(arguments: list[str]) -> int:
-    """Answer the request in the folder; 0 also where the answer is an error of the source."""
-    folder = Path(arguments[0])
-    request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-    try:
-        exported = export_tensorflow(
-            Path(request["path"]), LoadOptions.from_dict(request["options"])
-        )
-        (folder / MODEL).write_bytes(exported.SerializeToString(deterministic=True))
-    except DeploykitError as error:
-        told = {
-            "type": type(error).__name__,
-            "found": error.found,
-            "expected": error.expected,
-            "advice": error.advice,
-        }
-        (folder / ERROR).write_text(json.dumps(told), encoding="utf-8")
-    return 0
+def export_tensorflow(path: Path, options: LoadOptions) -> bytes:
+    """A .keras file or a SavedModel as a serialized ``ModelProto``.
 
-
-def export_tensorflow(path: Path, options: LoadOptions) -> onnx.ModelProto:
-    """A .keras file or a SavedModel as ONNX with static shapes, NCHW inputs and outputs.
+    Its shapes are static; inputs and outputs of rank 4 are NCHW.
 
     Raises:
         SourceError: see `deploykit.sources.tensorflow_program.open_tensorflow`.
@@ -60,7 +40,9 @@ def export_tensorflow(path: Path, options: LoadOptions) -> onnx.ModelProto:
 
     program = open_tensorflow(path, options)
     frozen, inputs, outputs = _freeze(program)
-    return _to_onnx(frozen, inputs, outputs, str(path))
+    exported = _to_onnx(frozen, inputs, outputs, str(path))
+    data: bytes = exported.SerializeToString(deterministic=True)
+    return data
 
 
 def _freeze(program: TensorflowProgram) -> tuple[Any, dict[str, str], dict[str, str]]:
@@ -124,4 +106,4 @@ def _check_ops(exported: onnx.ModelProto, origin: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(sys.argv[1:], export_tensorflow))

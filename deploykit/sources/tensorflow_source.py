@@ -8,33 +8,21 @@ same door as any other (`deploykit.sources.onnx_file`).
 from __future__ import annotations
 
 import importlib.util
-import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploykit.child_process import run_child
-from deploykit.errors import (
-    DeploykitError,
-    MissingDependencyError,
-    SourceError,
-    UnsupportedModelError,
-)
+from deploykit.errors import MissingDependencyError, SourceError
 from deploykit.graph.provenance import MODULE_KEY
 from deploykit.sources.keras_archive import check_keras_archive
 from deploykit.sources.options import LoadOptions
+from deploykit.sources.program_child import export_in_child
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 EXTRA = "tensorflow"
 _EXPORTER = "deploykit.sources.tensorflow_export"
-_QUOTED_LINES = 12
 _CALLS = ("StatefulPartitionedCall", "PartitionedCall")  # what a signature's nodes stand in
-_ERRORS: dict[str, type[DeploykitError]] = {
-    "SourceError": SourceError,
-    "UnsupportedModelError": UnsupportedModelError,
-}
 
 #: For a process that imports TensorFlow: on the CPU, with Keras on TensorFlow, without its
 #: progress messages, and names that do not depend on the order of sets.
@@ -62,24 +50,11 @@ def read_tensorflow(path: Path, options: LoadOptions) -> ir.Model:
         UnsupportedModelError: TensorFlow ops that have no ONNX form.
         MissingDependencyError: the extra ``tensorflow`` is not installed.
     """
-    from deploykit.sources.onnx_file import read_onnx
-    from deploykit.sources.tensorflow_export import ERROR, MODEL, REQUEST
-
     check_tensorflow_source(path, options)
     for package in ("tensorflow", "tf2onnx"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(package, needed_for=str(path), extra=EXTRA)
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as name:
-        folder = Path(name)
-        request = {"path": str(path), "options": options.to_dict()}
-        (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-        _run_exporter(folder, path)
-        if (folder / ERROR).exists():
-            told = json.loads((folder / ERROR).read_text(encoding="utf-8"))
-            raise _ERRORS[told["type"]](
-                told["found"], expected=told["expected"], advice=told["advice"]
-            )
-        model = read_onnx(folder / MODEL)
+    model = export_in_child(_EXPORTER, path, options, CHILD_ENVIRONMENT)
     for node in model.graph:
         _name_module(node)
     return model
@@ -105,19 +80,6 @@ def check_tensorflow_source(path: Path, options: LoadOptions) -> None:
         )
     if not options.trust_code:
         check_keras_archive(path)
-
-
-def _run_exporter(folder: Path, path: Path) -> None:
-    done = run_child(["-m", _EXPORTER, str(folder)], timeout_s=None, variables=CHILD_ENVIRONMENT)
-    if done.returncode == 0:
-        return
-    lines = done.stderr.splitlines()
-    quoted = "".join(f"\n    | {line}" for line in lines[-_QUOTED_LINES:])
-    ending = f"signal {-done.returncode}" if done.returncode < 0 else f"code {done.returncode}"
-    raise SourceError(
-        f"TensorFlow ended with {ending} while it brought {path} to ONNX{quoted}",
-        advice="export the model to ONNX where it was made, and give that file",
-    )
 
 
 def _name_module(node: ir.Node) -> None:
