@@ -24,21 +24,28 @@ class Golden:
         reference: Output name > (n, ...), of the float reference.
         stages: Stage key (``fused``, ``tflite.int8``, ...) > output name > (n, ...).
         runs: Artefact's file > runner > output name > (n, ...): what that runner gave.
+        sensitivity: Output name > how far rounding alone moves it, over its range
+            (`deploykit.parity.sensitivity`); empty if that was not measured.
     """
 
     inputs: Mapping[str, FloatArray]
     reference: Mapping[str, FloatArray]
     stages: Mapping[str, Mapping[str, FloatArray]]
     runs: Mapping[str, Mapping[str, Mapping[str, FloatArray]]] = field(default_factory=dict)
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
 
     def to_npz(self) -> bytes:
         """The vectors as an .npz; the same bytes for the same vectors.
 
-        Entries: ``input/NAME``, ``reference/NAME``, ``stage/KEY/NAME``, ``run/FILE/RUNNER/NAME``.
+        Entries: ``input/NAME``, ``reference/NAME``, ``stage/KEY/NAME``, ``run/FILE/RUNNER/NAME``,
+        ``sensitivity/NAME``.
         """
         entries: dict[str, FloatArray] = {}
         entries |= {f"input/{k}": v for k, v in self.inputs.items()}
         entries |= {f"reference/{k}": v for k, v in self.reference.items()}
+        entries |= {
+            f"sensitivity/{k}": np.array(v, np.float32) for k, v in self.sensitivity.items()
+        }
         for stage, outputs in self.stages.items():
             entries |= {f"stage/{stage}/{k}": v for k, v in outputs.items()}
         for file, by_runner in self.runs.items():
@@ -64,6 +71,7 @@ class Golden:
         reference: dict[str, FloatArray] = {}
         stages: dict[str, dict[str, FloatArray]] = {}
         runs: dict[str, dict[str, dict[str, FloatArray]]] = {}
+        sensitivity: dict[str, float] = {}
         try:
             with open_npz(path) as archive:
                 for entry in archive.names:
@@ -77,6 +85,8 @@ class Golden:
                     elif kind == "run":
                         file, runner, name = rest.split("/", 2)
                         runs.setdefault(file, {}).setdefault(runner, {})[name] = array
+                    elif kind == "sensitivity":
+                        sensitivity[rest] = float(array)
                     else:
                         {"input": inputs, "reference": reference}[kind][rest] = array
         except (OSError, ValueError, KeyError) as error:
@@ -84,4 +94,4 @@ class Golden:
                 f"the golden vectors {path} cannot be read: {error}",
                 advice="convert the model again",
             ) from error
-        return cls(inputs, reference, stages, runs)
+        return cls(inputs, reference, stages, runs, sensitivity)

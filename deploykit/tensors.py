@@ -198,7 +198,8 @@ class TensorSpec:
             )
         if self.quantization is not None:
             moved = self.quantization.quantize(moved)
-        return np.ascontiguousarray(moved, dtype=self.dtype)
+        # ascontiguousarray gives a scalar one axis.
+        return np.asarray(moved, dtype=self.dtype, order="C")
 
     def decode(self, raw: Array) -> FloatArray:
         """From what the runtime wrote to float32 in NCHW (or plain).

@@ -165,6 +165,12 @@ def _check_ranks(model: ir.Model) -> None:
     if failures:
         raise UnsupportedOpsError(TABLE.target, failures)
     for value in model.graph.inputs:
+        if not shape_of(value):
+            raise UnsupportedModelError(
+                f"the input '{value.name}' is a single number, without axes",
+                expected="one axis or more, which Core ML's inputs have",
+                advice="make it a constant, or give it one axis",
+            )
         if value.dtype is not None and value.dtype.name != "FLOAT":
             raise UnsupportedModelError(
                 f"the input '{value.name}' has dtype {value.dtype.name.lower()}",

@@ -57,6 +57,8 @@ def lower_prelu(node: ir.Node, context: LoweringContext) -> None:
     if slope is None:
         raise FormError("its slope is computed", "the slope must be a constant")
     rank = len(context.output_shape(node))
+    if slope.ndim == rank and slope.shape[0] != 1:
+        raise FormError("a slope for each sample of a batch", "use one slope a channel")
     order = layout.held_order(rank)
     operand = context.constant(
         value,

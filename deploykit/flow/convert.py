@@ -25,6 +25,7 @@ from deploykit.errors import (
     UserError,
 )
 from deploykit.flow.calibrate import Calibrator
+from deploykit.flow.loading import split_loadable
 from deploykit.flow.make import BuiltArtifact, make_artifacts, needs_table, quantize_stage
 from deploykit.flow.plan import (
     ConvertRequest,
@@ -96,6 +97,10 @@ def convert(
     table = calibrator.result.table if calibrator.result else None
     skipped += refused
     proof = _prove(model, fused, made, runners, request, calibrator.golden, progress)
+    made, unreadable = split_loadable(
+        made, proof.verdicts if proof else None, timeout_s=request.timeout_s
+    )
+    skipped += unreadable
     artifacts = tuple(_describe(item, proof) for item in made)
     bundle = _assemble(model, fused, proof, artifacts, skipped, calibrator)
     files = {path: data for item in made for path, data in item.files.items()}

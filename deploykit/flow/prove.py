@@ -18,7 +18,9 @@ from deploykit.parity.golden import make_golden_inputs
 from deploykit.parity.layers import compare_layers
 from deploykit.parity.limits import limits_with
 from deploykit.parity.local_errors import measure_local_errors
+from deploykit.parity.metrics import max_error_over_range
 from deploykit.parity.samples import run_samples
+from deploykit.parity.sensitivity import measure_sensitivity
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
 from deploykit.passes.pipeline import advance
 from deploykit.runners.base import Runner, RunnerSpec
@@ -100,6 +102,7 @@ def prove(
     stages: dict[str, Mapping[str, FloatArray]] = {}
     runs: dict[str, Mapping[str, Mapping[str, FloatArray]]] = {}
     verdicts: dict[str, tuple[Verdict, ...]] = {}
+    sensitivity: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
         for item in made:
             if item.stage_key not in stages:
@@ -110,6 +113,16 @@ def prove(
             trials = _trials_of(item, Path(folder), inputs, request)
             results = [(trial.runner, trial.run()) for trial in trials]
             runs[item.path] = {name: run.outputs for name, run in results if not run.error}
+            if item.artifact.precision is Precision.FP32:
+                if not sensitivity and any(_is_off(run, expected) for _, run in results):
+                    sensitivity = measure_sensitivity(
+                        item.stage,
+                        inputs,
+                        stages[item.stage_key],
+                        threads=request.threads,
+                        timeout_s=request.timeout_s,
+                    )
+                expected = replace(expected, sensitivity=sensitivity)
             verdicts[item.path] = tuple(
                 trial.judge(run, expected) for trial, (_, run) in zip(trials, results, strict=True)
             )
@@ -127,7 +140,21 @@ def prove(
             threads=request.threads,
             timeout_s=request.timeout_s,
         )
-    return Proof(Golden(inputs, reference, stages, runs), words, verdicts, rows)
+    return Proof(Golden(inputs, reference, stages, runs, sensitivity), words, verdicts, rows)
+
+
+#: Above this error over the range, rounding alone is measured: a quarter of the default limit.
+_WORTH_MEASURING = 5e-6
+
+
+def _is_off(run: ArtifactRun, expected: Expected) -> bool:
+    sides = [side for side in (expected.stage, expected.reference) if side is not None]
+    return any(
+        output.shape == side[name].shape
+        and max_error_over_range(output, side[name]) > _WORTH_MEASURING
+        for name, output in run.outputs.items()
+        for side in sides
+    )
 
 
 def _way_of(model: Model, fused: Model, made: Sequence[BuiltArtifact]) -> dict[str, Model]:

@@ -148,9 +148,17 @@ class _Settings:
                 layers = self._layers(run, artifact)
             except RunnerError as failure:
                 run = replace(run, error=str(failure), runner_exit=RunnerExit.of(failure))
+        floats = artifact.precision == Precision.FP32.value
+        expected = Expected(
+            golden.stages[artifact.stage],
+            golden.reference,
+            recorded,
+            layers,
+            golden.sensitivity if floats else {},
+        )
         verdict = verify_run(
             run,
-            Expected(golden.stages[artifact.stage], golden.reference, recorded, layers),
+            expected,
             file=artifact.path,
             target=artifact.target,
             precision=artifact.precision,

@@ -108,7 +108,7 @@ def _constant(node: ir.Node, inputs: Arrays) -> list[Array]:
 
 @_register("Identity", "Dropout")
 def _identity(node: ir.Node, inputs: Arrays) -> list[Array]:
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         raise CannotEvaluate("its mask is read")
     return [_needed(inputs, 0)] * len(node.outputs)
 

@@ -64,6 +64,9 @@ def _given_scale(node: ir.Node, axis: int) -> np.float32 | None:
     shape = shape_of(needed_value(node, 0))
     axes = [a % len(shape) for a in read_ints(node, "axes", tuple(range(len(shape))))]
     scales, sizes = (constant_array(input_at(node, i)) for i in (2, 3))
+    given_scales = input_at(node, 2)
+    if scales is None and given_scales is not None and shape_of(given_scales) != (0,):
+        raise FormError("its scales are computed, not constant", "give a constant size")
     if scales is not None and scales.size:
         given = dict(zip(axes, scales.reshape(-1), strict=True))
         return np.float32(given[axis]) if axis in given else None

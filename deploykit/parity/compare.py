@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,15 @@ import numpy as np
 from deploykit.errors import ParityError, RunnerError
 from deploykit.model import Precision
 from deploykit.parity import metrics
-from deploykit.parity.limits import Limits, PrecisionLimits
+from deploykit.parity.limits import Limits, PrecisionLimits, limit_with_rounding
 from deploykit.parity.samples import count_samples, run_samples
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
 from deploykit.verdict import Check, LayerRow, Question, RunnerExit, Verdict
+
+#: A sample whose largest output is below this share of the largest of all samples is faint.
+_FAINT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ class Expected:
             of CPU; None if there is no such record.
         layers: Each layer's own error (`deploykit.parity.local_errors`); empty if the runtime
             gives outputs only, or none was measured.
+        sensitivity: Of a float stage: output name > how far rounding alone moves it
+            (`deploykit.parity.sensitivity`); empty if that was not measured.
     """
 
     stage: Mapping[str, FloatArray] | None
     reference: Mapping[str, FloatArray] | None
     recorded: Mapping[str, FloatArray] | None = None
     layers: tuple[LayerRow, ...] = ()
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_artifact(
@@ -297,7 +303,7 @@ class _Judge:
             limit = limits.output_error_over_range
             return [_at_most(question, spec, "output_error_over_range", error, limit)]
         if self.expected.recorded is None or limits.repeat_error_over_range is None:
-            limit = limits.max_error_over_range
+            limit = self._with_rounding(spec, "max_error_over_range")
             if limits.snr_loss_db is not None and self.expected.reference is not None:
                 told = _at_most(question, spec, "max_error_over_range", error, limit)
                 return [told, *self._losses(spec, actual)]
@@ -311,6 +317,10 @@ class _Judge:
             ),
         ]
 
+    def _with_rounding(self, spec: TensorSpec, name: str) -> float | None:
+        sensitivity = self.expected.sensitivity.get(spec.name, 0.0)
+        return limit_with_rounding(getattr(self.limits, name), name, sensitivity)
+
     def quantization(self, spec: TensorSpec, actual: Mapping[str, FloatArray]) -> list[Check]:
         """The output against the float reference's."""
         if self.expected.reference is None:
@@ -318,11 +328,14 @@ class _Judge:
         a, e = actual[spec.name], self.expected.reference[spec.name]
         limits, question = self.limits, Question.QUANTIZATION
         error = metrics.max_error_over_range(a, e)
-        snr, angle = metrics.snr_db(a, e), metrics.worst_cosine(a, e)
-        checks = [
-            _at_most(
-                question, spec, "max_error_over_range", error, limits.reference_error_over_range
-            ),
+        a, e = self._told_apart(spec, a, e)
+        decides = len(e) > 0
+        snr, angle = (metrics.snr_db(a, e), metrics.worst_cosine(a, e)) if decides else (0.0, 0.0)
+        most = self._with_rounding(spec, "reference_error_over_range")
+        checks = [_at_most(question, spec, "max_error_over_range", error, most)]
+        if not decides:
+            return checks
+        checks += [
             Check(question, spec.name, "snr_db", snr, limits.snr_db, at_most=False),
             Check(question, spec.name, "cosine", angle, limits.cosine, at_most=False),
         ]
@@ -331,6 +344,24 @@ class _Judge:
             limit = limits.top1_agreement
             checks.append(Check(question, spec.name, "top1_agreement", top1, limit, at_most=False))
         return checks
+
+    def _told_apart(
+        self, spec: TensorSpec, actual: FloatArray, expected: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """The samples whose output is more than nearly zero.
+
+        Direction and noise ratio of an output that is nothing beside the others' (a detector on an
+        empty image), or less than one step of its integers, say nothing: its error over the range
+        of all samples does.
+        """
+        axes = tuple(range(1, expected.ndim))
+        peaks = np.abs(expected).max(axis=axes) if axes else np.abs(expected)
+        params = self.steps.get(spec.name, spec.quantization)
+        step = float(np.max(params.scale)) if params is not None else 0.0
+        kept = peaks > max(_FAINT * float(peaks.max()), step)
+        if not peaks.any():  # all zero: the metrics know what to say of that
+            kept = np.ones_like(kept)
+        return actual[kept], expected[kept]
 
 
 def _at_most(

@@ -124,6 +124,26 @@ class Limits:
         }
 
 
+#: Roundings of a runtime, in movements by one unit in the last place of the weights: a kernel that
+#: adds hundreds of products one after the other (ncnn's, the reference kernels') was seen at 4.4.
+_ROUNDINGS = 8.0
+#: What no model's rounding excuses.
+LARGEST_ROUNDING = 5e-4
+
+
+def limit_with_rounding(limit: float | None, name: str, sensitivity: float) -> float | None:
+    """A default limit of fp32 for a model that multiplies rounding.
+
+    Args:
+        limit: What is set; the user's own limit stays as it is.
+        name: Its field of `PrecisionLimits`.
+        sensitivity: Of the output (`deploykit.parity.sensitivity`); 0 if it was not measured.
+    """
+    if limit is None or limit != getattr(Limits().fp32, name):
+        return limit
+    return max(limit, min(float(f"{_ROUNDINGS * sensitivity:.1e}"), LARGEST_ROUNDING))
+
+
 #: What is measured of a file that computes in floats; int8 files are judged by every metric.
 _OF_FLOATS = (
     "max_error_over_range",

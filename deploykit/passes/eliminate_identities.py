@@ -96,7 +96,7 @@ def _always(node: ir.Node) -> str:
 
 
 def _dropout(node: ir.Node) -> str:
-    if len(node.outputs) > 1 and node.outputs[1].uses():
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         return "the mask of Dropout is read"
     training = input_at(node, 2)
     if training is not None and constant_scalar(training) != 0.0:

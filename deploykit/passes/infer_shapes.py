@@ -39,6 +39,7 @@ class InferShapes(Pass):
         for value in model.graph.initializers.values():
             _describe_constant(value)
         if not _open_values(model.graph):
+            _refuse_empty(model.graph)
             return findings.result()
         inferred = _infer(model)
         for node in model.graph:
@@ -52,7 +53,21 @@ class InferShapes(Pass):
             if all(static_shape(value) is not None for value in model.graph.inputs):
                 _refuse_contradictions(model)
             raise _dynamic_error(model.graph, left)
+        _refuse_empty(model.graph)
         return findings.result()
+
+
+def _refuse_empty(graph: ir.Graph) -> None:
+    """A tensor without elements is one thing in ONNX and an error in every phone's runtime."""
+    for node in graph:
+        for value in node.outputs:
+            if 0 in (static_shape(value) or ()) and (value.uses() or value.is_graph_output()):
+                raise UnsupportedModelError(
+                    f"'{value.name}', which {node.op_type} makes, has shape "
+                    f"{static_shape(value)}: no elements",
+                    expected="one element or more in every value",
+                    advice="take that part out of the exported model",
+                )
 
 
 def _describe_constant(value: ir.Value) -> None:
