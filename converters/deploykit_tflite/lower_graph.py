@@ -151,7 +151,7 @@ def _add_outputs(stage: StageGraph, context: LoweringContext, options: WriteOpti
         if name not in context.tensors:  # an output that is a constant
             array = np.asarray(needed_array(value), np.float32)
             held = array.transpose(layout.held_order(array.ndim))
-            context.bind(value, graph.add_constant(name, np.ascontiguousarray(held)))
+            context.bind(value, graph.add_constant(name, np.asarray(held, order="C")))
         tensor = context.tensors[name]
         inner = graph.tensors[tensor].quantization
         outer = options.outer_params(inner, f"output '{name}'")

@@ -59,15 +59,13 @@ class InferShapes(Pass):
 
 def _refuse_empty(graph: ir.Graph) -> None:
     """A tensor without elements is one thing in ONNX and an error in every phone's runtime."""
-    for node in graph:
-        for value in node.outputs:
-            if 0 in (static_shape(value) or ()) and (value.uses() or value.is_graph_output()):
-                raise UnsupportedModelError(
-                    f"'{value.name}', which {node.op_type} makes, has shape "
-                    f"{static_shape(value)}: no elements",
-                    expected="one element or more in every value",
-                    advice="take that part out of the exported model",
-                )
+    for value in (*graph.outputs, *(v for node in graph for v in node.outputs)):
+        if 0 in (static_shape(value) or ()) and (value.uses() or value.is_graph_output()):
+            raise UnsupportedModelError(
+                f"'{value.name}' has shape {static_shape(value)}: no elements",
+                expected="one element or more in every value",
+                advice="take that part out of the exported model",
+            )
 
 
 def _describe_constant(value: ir.Value) -> None:
