@@ -119,6 +119,7 @@ def convert(
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
         warnings=(
             *_contract_warning(model),
+            *_upgrade_note(model),
             *_not_verified(made, runners, request),
             *_warnings(calibrator, made),
         ),
@@ -185,6 +186,15 @@ def _contract_warning(model: Model) -> list[str]:
             f"{model.source.arch}, not what this checkpoint was trained with; "
             "--mean, --std, --resize, --crop or --preprocess say another"
         )
+    ]
+
+
+def _upgrade_note(model: Model) -> list[str]:
+    """Of a file of an old operator set: what is verified is the upgraded one."""
+    return [
+        f"{note.node} was upgraded ({note.reason}); results are compared with the upgraded graph"
+        for note in model.notes
+        if note.pass_name == "upgrade_opset"
     ]
 
 

@@ -82,6 +82,6 @@ def perturbed(stage: Model, seed: int) -> Model:
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < 2:
             continue
         array = tensor.numpy()
-        step = random.choice(np.float32([-_ULP, _ULP]), array.shape)
+        step = random.choice(np.array([-_ULP, _ULP], np.float32), array.shape)
         value.const_value = ir.Tensor((array * (1 + step)).astype(np.float32), name=value.name)
     return stage.advanced(graph, stage.stage, ())
