@@ -165,7 +165,7 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         "--observer",
         default=None,
         metavar="METHOD",
-        help="how ranges are chosen: minmax, mse, entropy, percentile or percentile:99.9; turns "
+        help="how ranges are chosen: minmax, mse, percentile or percentile:99.9; turns "
         "--method auto off",
     )
 
@@ -239,5 +239,5 @@ def parse_observer(text: str | None) -> Observer | None:
         return Observer(method, float(percentile))
     except ValueError:
         raise UserError(
-            f"--observer {text!r}", expected="minmax, mse, entropy, percentile or percentile:99.9"
+            f"--observer {text!r}", expected="minmax, mse, percentile or percentile:99.9"
         ) from None
