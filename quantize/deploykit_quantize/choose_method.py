@@ -1,6 +1,7 @@
 """``auto``: which algorithms are kept is decided on samples that nothing was fitted to.
 
-Steps are tried one after another on top of those that were kept:
+Steps 1 to 4 are tried together, since they help each other and their common gain stands out of the
+noise of a few samples; if that does not help, one after another on top of those that were kept:
 
 1.  Ranges of values that only an activation reads are chosen by what comes out of it.
 2.  Activation-based equalization of channels.
@@ -87,7 +88,8 @@ def quantize_automatically(
         progress(f"auto: {why}")
         return _noted(stage, [PassNote("auto", fused.name, True, why)])
     choice = _Choice(quantization, held)
-    for name, alternatives in _steps(calibration.data.count):
+    together = choice.consider(_TOGETHER, _all_together)
+    for name, alternatives in _steps(calibration.data.count, together=together):
         for change in alternatives:
             if choice.consider(name, change):
                 break
@@ -103,7 +105,21 @@ def _noted(stage: Model, notes: list[PassNote]) -> Model:
 _Change = Callable[[Method], Method]
 
 
-def _steps(samples: int) -> list[tuple[str, list[_Change]]]:
+_TOGETHER = "equalization, second-order rounding and bias correction together"
+
+
+def _all_together(method: Method) -> Method:
+    return replace(
+        method,
+        reads_activations=True,
+        equalization=EqualizeActivations(),
+        rounding=SecondOrder(),
+        bias=CorrectBias(),
+    )
+
+
+def _steps(samples: int, *, together: bool) -> list[tuple[str, list[_Change]]]:
+    """What is tried next; single steps only where they did not help together."""
     steps: list[tuple[str, list[_Change]]] = [
         ("ranges by activations", [lambda m: replace(m, reads_activations=True)]),
         ("channel equalization", [lambda m: replace(m, equalization=EqualizeActivations())]),
@@ -116,6 +132,8 @@ def _steps(samples: int) -> list[tuple[str, list[_Change]]]:
         ),
         ("bias correction", [lambda m: replace(m, bias=CorrectBias())]),
     ]
+    if together:
+        steps = []
     if samples >= _SAMPLES_FOR_MSE:
         steps.append(("ranges of least error", [lambda m: replace(m, observer=Observer("mse"))]))
     return steps
