@@ -6,11 +6,15 @@ the target's name, if it has one.
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 
+from deploykit.version import __version__
+
+_TARGETS = "deploykit.targets"
 _REQUIREMENT = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?$")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 
@@ -67,6 +71,24 @@ def needed_packages() -> tuple[Package, ...]:
 def problems_of(target: str) -> tuple[Package, ...]:
     """The packages of a target's extra that are missing or too old."""
     return tuple(p for p in needed_packages() if p.extra == target and p.problem)
+
+
+def library_versions(targets: Iterable[str]) -> dict[str, str]:
+    """What shapes an artefact or a verdict, by name: deploykit, Python and installed packages.
+
+    Args:
+        targets: Names of the targets that were written; the packages of others shape nothing. A
+            target of another distribution brings that one.
+    """
+    written = list(targets)
+    found = {"deploykit": __version__, "python": platform.python_version()}
+    for package in needed_packages():
+        if package.found and package.extra in {"", "torch", *written}:
+            found[package.name] = package.found
+    for entry in entry_points(group=_TARGETS):
+        if entry.name in written and entry.dist is not None and entry.dist.name != "deploykit":
+            found[entry.dist.name] = entry.dist.version
+    return found
 
 
 def why_not_installed(target: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploykit import installation
-from deploykit.accuracy import labelled_images as datasets
+from deploykit.accuracy import labelled_images
 from deploykit.cli import main
 from deploykit.installation import Package, needed_packages, why_not_installed
 
@@ -79,7 +79,7 @@ def test_doctor_fails_only_for_what_is_needed(
 def test_doctor_tells_where_the_dataset_is_and_what_brings_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(datasets, "FASHION_MNIST_FOLDER", tmp_path)
+    monkeypatch.setattr(labelled_images, "FASHION_MNIST_FOLDER", tmp_path)
     names = [f"{split}-{kind}" for split in ("train", "t10k")
              for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]  # fmt: skip
     for name in names[:2]:
@@ -108,3 +108,17 @@ def test_targets_are_listed_with_what_they_take(capsys: pytest.CaptureFixture[st
     assert listed["tflite"]["runners"][0]["name"] == "litert"
     assert main(["targets"]) == 0
     assert "onnx.per_channel=yes, no (yes)" in capsys.readouterr().out
+
+
+def test_the_libraries_of_a_manifest_are_those_of_the_targets_that_were_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    give(monkeypatch, LINES, {"numpy": "2.0", "lite": "2.1.0"})
+
+    written = installation.library_versions(["tflite"])
+
+    assert {k: written[k] for k in written if k not in ("deploykit", "python")} == {
+        "numpy": "2.0",
+        "lite": "2.1.0",  # "flat" is not here
+    }
+    assert "lite" not in installation.library_versions(["onnx"])

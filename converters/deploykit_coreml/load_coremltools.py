@@ -3,7 +3,8 @@
 Its ``__init__`` imports torch, TensorFlow, scikit-learn and more where they are installed (3.3 CPU
 seconds and 360 MB with torch), to convert their models, and warns about versions of them that it
 was not tested with, and about libraries that exist on a Mac only. We hand it a program that is
-made already: those packages are hidden from its import, which then takes 0.6 CPU seconds and 90 MB.
+made already: in deploykit's own processes those packages are hidden from its import, which then
+takes 0.6 CPU seconds and 90 MB.
 
 The protobuf messages alone need none of that: `load_protobuf` imports them without the package's
 ``__init__``.
@@ -16,11 +17,12 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
 from deploykit.errors import MissingDependencyError
+from deploykit.own_process import is_own_process
 
 PACKAGE = "coremltools"
 _HIDDEN = ("torch", "tensorflow", "sklearn", "xgboost", "executorch", "transformers")
@@ -37,7 +39,8 @@ def load_coremltools() -> Any:
         return sys.modules[PACKAGE]
     if importlib.util.find_spec(PACKAGE) is None:
         raise _missing()
-    with _hidden_modules(), _quiet_logging():
+    hidden = _hidden_modules() if is_own_process() else nullcontext()
+    with hidden, _quiet_logging():
         return importlib.import_module(PACKAGE)
 
 

@@ -72,7 +72,8 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 def test_coremltools_is_imported_without_torch_and_without_a_word() -> None:
     code = (
-        "import sys; from deploykit_coreml.load_coremltools import load_builder; load_builder(); "
+        "import sys; from deploykit.own_process import claim_process; claim_process(); "
+        "from deploykit_coreml.load_coremltools import load_builder; load_builder(); "
         "print('torch' in sys.modules, 'sklearn' in sys.modules)"
     )
     assert run_python(code) == ("False False", "")
@@ -80,7 +81,8 @@ def test_coremltools_is_imported_without_torch_and_without_a_word() -> None:
 
 def test_torch_is_there_again_afterwards() -> None:
     code = (
-        "import torch; from deploykit_coreml.load_coremltools import load_builder; load_builder(); "
+        "import torch; from deploykit.own_process import claim_process; claim_process(); "
+        "from deploykit_coreml.load_coremltools import load_builder; load_builder(); "
         "import sys; print(sys.modules['torch'] is torch)"
     )
     assert run_python(code)[0] == "True"

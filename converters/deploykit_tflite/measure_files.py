@@ -20,6 +20,7 @@ from typing import Any
 from deploykit.child_process import run_child
 from deploykit.cost.measure import MeasuredFiles
 from deploykit.errors import RunnerError
+from deploykit.own_process import claim_process
 
 _MODULE = "deploykit_tflite.measure_files"
 _WARM_UP_ROUNDS = 3
@@ -102,6 +103,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer one request."""
+    claim_process()
     answer = _measure(json.loads(sys.stdin.read()))
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
 

@@ -24,6 +24,7 @@ from typing import Any
 from deploykit.child_process import run_child
 from deploykit.cost.layer import ProfiledOp, ProfiledRun
 from deploykit.errors import RunnerError
+from deploykit.own_process import claim_process
 
 _MODULE = "deploykit_tflite.profile_ops"
 _OPTIONS = b"enable_profiling = true\n"
@@ -196,6 +197,7 @@ def _profile(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer one request."""
+    claim_process()
     answer = _profile(json.loads(sys.stdin.read()))
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
     sys.stdout.flush()

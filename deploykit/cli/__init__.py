@@ -17,6 +17,7 @@ from deploykit.cli.guard import guarded
 from deploykit.cli.streams import failure_of_stdout, prepare_streams
 from deploykit.errors import EXIT_USER, UserError
 from deploykit.limits import described_limits, limits_set, parse_limits
+from deploykit.own_process import claim_process
 
 #: Subcommand > (module, what it does).
 COMMANDS = {
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             charge of.
     """
     if argv is None:
+        claim_process()
         prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     code = guarded(lambda: _run(arguments), show_traceback="--traceback" in arguments)

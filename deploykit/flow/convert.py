@@ -7,10 +7,8 @@ golden inputs ─> reference, stages ────────────── 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,19 +30,16 @@ from deploykit.flow.plan import (
     choose_runners,
     plan_artifacts,
 )
+from deploykit.installation import library_versions
 from deploykit.manifest import describe_file
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import check_limits
 from deploykit.target import Target
 from deploykit.verdict import Report, SkippedTarget
-from deploykit.version import __version__
 
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
     from deploykit.flow.prove import Proof
-
-#: Versions that shape an artefact or a verdict, and so stand in the manifest.
-_LIBRARIES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim", "pillow")
 
 
 @dataclass(frozen=True)
@@ -145,7 +140,7 @@ def _assemble(
             "sha256": model.source.sha256,
             "arch": model.source.arch,
         },
-        libraries=_library_versions(),
+        libraries=library_versions(dict.fromkeys(a.target for a in artifacts)),
         inputs=fused.inputs,
         outputs=fused.outputs,
         preprocess=model.preprocess,
@@ -285,13 +280,3 @@ def _describe(item: BuiltArtifact, proof: Proof | None) -> BundleArtifact:
         value_names=artifact.value_names,
         value_specs=artifact.value_specs,
     )
-
-
-def _library_versions() -> dict[str, str]:
-    found = {"deploykit": __version__, "python": platform.python_version()}
-    for package in (*_LIBRARIES, "torch", "ai-edge-litert"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # optional: a manifest names what was there
-            continue
-    return found

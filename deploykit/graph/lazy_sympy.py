@@ -14,6 +14,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from deploykit.own_process import is_own_process
+
 # The functions that onnx_ir puts into a table as it is imported. Any other attribute that is asked
 # for meanwhile is the real one.
 _TABLED = frozenset({"Max", "Min", "floor", "sqrt", "Mod"})
@@ -45,9 +47,10 @@ class _StandIn(ModuleType):
 def import_onnx_ir() -> None:
     """Make sure that `onnx_ir` is imported, without sympy if that can be.
 
-    Call it before the first ``import onnx_ir`` of a process; it is safe at any time.
+    Call it before the first ``import onnx_ir`` of a process; it is safe at any time, and does no
+    more than import where the process is not deploykit's own.
     """
-    if "onnx_ir" in sys.modules or "sympy" in sys.modules:
+    if not is_own_process() or "onnx_ir" in sys.modules or "sympy" in sys.modules:
         importlib.import_module("onnx_ir")
         return
     stand_in = _StandIn("sympy")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+_OWN = "from deploykit.own_process import claim_process\nclaim_process()\n"
 
-def run_python(code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+def run_python(code: str, own: str = _OWN) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", own + code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -49,4 +53,15 @@ def test_torch_finds_the_real_sympy_afterwards() -> None:
         "    dynamic_shapes=({0: torch.export.Dim('n')},))\n"
         "model = torch.onnx.export(program, (), dynamo=True, verbose=False).model\n"
         "assert isinstance(model.graph.inputs[0].shape[0], ir.SymbolicDim)\n"
+    )
+
+
+def test_the_process_of_someone_who_imports_deploykit_has_the_real_sympy() -> None:
+    run_python(
+        "import sys\n"
+        "from deploykit.graph.lazy_sympy import import_onnx_ir\n"
+        "import_onnx_ir()\n"
+        "import onnx_ir._core, types\n"
+        "assert type(sys.modules['sympy']) is types.ModuleType\n",
+        own="",
     )

@@ -20,19 +20,23 @@ import signal
 import subprocess
 import tempfile
 import threading
+import warnings
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, cast
 
 from deploykit.child_process import importable_folders, start_child
 from deploykit.errors import MissingDependencyError, UnsupportedModelError, UserError
 from deploykit.graph import native_child
-from deploykit.graph.native_child import DONE, LENGTH_BYTES, NO_MEMORY
+from deploykit.graph.native_child import DONE, LENGTH_BYTES, NO_MEMORY, UNKNOWN
 from deploykit.limits import current_limits
 
 _ONNX = "onnx_cpp2py_export"
 _ONNXSIM = "onnxsim_cpp2py_export"
 _MEMORY_FACTOR = 16
+#: What importing onnxsim's Python package may take beyond that, bytes.
+_PUBLIC_MEMORY = 2 << 30
 _SIMPLIFY_PARAMETERS = (
     "executor",
     "model_bytes",
@@ -85,7 +89,9 @@ def inline_functions(model: bytes) -> bytes:
 
 
 def simplify(model: bytes, arguments: Mapping[str, Any]) -> bytes:
-    """onnxsim's ``simplify``.
+    """onnxsim's ``simplify``; of a version that we do not know, the package's public function.
+
+    That one imports much (torch, where it is installed), and a warning says so.
 
     Args:
         model: A serialized ``ModelProto``.
@@ -94,28 +100,33 @@ def simplify(model: bytes, arguments: Mapping[str, Any]) -> bytes:
     Raises:
         RefusedError: onnxsim raised.
         MissingDependencyError: it is not installed.
-        UserError: an onnxsim of another interface.
         UnsupportedModelError: as `convert_version`.
     """
-    request = {
+    request: dict[str, Any] = {
         "call": "simplify",
         "name": f"onnxsim.{_ONNXSIM}",
-        "file": extension_file("onnxsim", _ONNXSIM),
+        "file": find_extension("onnxsim", _ONNXSIM),
         "interface": _SIMPLIFY_PARAMETERS,
         "arguments": dict(arguments),
         # ONNX Runtime is imported there if constant subgraphs are left: from where we import.
         "path": importable_folders(),
     }
-    try:
-        return _CHILD.ask("onnxsim", request, model)
-    except RefusedError as error:
-        if error.kind != "LookupError":
-            raise
-        raise UserError(
-            f"the installed onnxsim has an interface that deploykit does not know: {error}",
-            expected="the interface of onnxsim 0.8",
-            advice="pip install 'onnxsim>=0.8,<0.9'",
-        ) from error
+    if request["file"] is not None:
+        answer = _CHILD.ask("onnxsim", request, model)
+        if answer != UNKNOWN:
+            return answer
+    warnings.warn(
+        f"onnxsim {version('onnxsim')} is none that deploykit knows, so that its public function "
+        "is called, which is slower; pip install 'onnxsim>=0.8,<0.9'",
+        stacklevel=2,
+    )
+    _CHILD.close()  # a process cannot raise its own limit
+    request |= {"file": None, "extra_memory": _PUBLIC_MEMORY}
+    simplified = _CHILD.ask("onnxsim", request, model)
+    _CHILD.close()
+    # A version whose function has no target_opset_version leaves the operator set as it was.
+    opset = arguments["target_opset_version"]
+    return simplified if opset_of(simplified) == opset else convert_version(simplified, opset)
 
 
 def why_invalid(model: bytes) -> str:
@@ -157,6 +168,30 @@ def extension_file(package: str, extension: str) -> str:
         MissingDependencyError: the package is not installed.
         UserError: it has no such extension for this interpreter.
     """
+    if file := find_extension(package, extension):
+        return file
+    raise UserError(
+        f"the installed {package} has no compiled extension {extension}.*",
+        expected="a wheel for this interpreter",
+        advice=f"reinstall it: pip install --force-reinstall {package}",
+    )
+
+
+def opset_of(model: bytes) -> int:
+    """The version of the standard operator set of a serialized ``ModelProto``."""
+    import onnx
+
+    imports = onnx.load_model_from_string(model).opset_import
+    return next((int(o.version) for o in imports if o.domain in ("", "ai.onnx")), 0)
+
+
+@functools.cache
+def find_extension(package: str, extension: str) -> str | None:
+    """The path of a package's compiled extension; None if it has none of that name.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
     if not folders:
@@ -166,11 +201,7 @@ def extension_file(package: str, extension: str) -> str:
             file = Path(folder) / f"{extension}{suffix}"
             if file.is_file():
                 return str(file)
-    raise UserError(
-        f"the installed {package} has no compiled extension in {Path(folders[0]).name}/",
-        expected=f"a file {extension}.*",
-        advice=f"reinstall it: pip install --force-reinstall {package}",
-    )
+    return None
 
 
 class _Child:
@@ -186,7 +217,7 @@ class _Child:
     def ask(self, what: str, request: Mapping[str, Any], model: bytes) -> bytes:
         """The child's answer; see `convert_version` for what is raised."""
         limits = current_limits()
-        memory = limits.native_bytes + _MEMORY_FACTOR * len(model)
+        memory = limits.native_bytes + _MEMORY_FACTOR * len(model) + request.get("extra_memory", 0)
         data = marshal.dumps({**request, "model": model, "memory": memory})
         with self._lock:
             process = self._started()

@@ -152,10 +152,18 @@ def test_a_package_without_extension(tmp_path: Path, monkeypatch: pytest.MonkeyP
         native.extension_file("hollow_package", "extension")
 
 
-def test_another_interface_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_SIMPLIFY_PARAMETERS", ("model_bytes", "other"))
-    with pytest.raises(UserError, match=r"does not know: simplify\(executor, model_bytes"):
-        native.simplify(_SOUND, _ARGUMENTS)
+def test_an_onnxsim_that_is_not_known_is_called_by_its_public_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = _model("{ a = Identity (x)  b = Neg (a)  y = Identity (b) }")
+    known = onnx.ModelProto.FromString(native.simplify(model, _ARGUMENTS))
+    monkeypatch.setattr(native, "_SIMPLIFY_PARAMETERS", ("executor", "of", "tomorrow"))
+
+    with pytest.warns(UserWarning, match="none that deploykit knows"):
+        unknown = onnx.ModelProto.FromString(native.simplify(model, _ARGUMENTS))
+
+    assert [n.op_type for n in unknown.graph.node] == ["Neg"]
+    assert unknown.opset_import == known.opset_import
 
 
 def test_interface_of() -> None:

@@ -52,7 +52,6 @@ class SimplifyOnnx(Pass):
 
         Raises:
             MissingDependencyError: onnxsim is not installed.
-            UserError: an onnxsim of another interface.
             UnsupportedModelError: onnxsim refuses the model.
         """
         findings = Findings(self.name)

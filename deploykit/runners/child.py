@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from deploykit.own_process import claim_process
 from deploykit.runners.base import Backend
 from deploykit.runners.cpu import describe_cpu
 from deploykit.runners.protocol import read_message, write_message
@@ -29,6 +30,7 @@ Request = tuple[dict[str, Any], dict[str, Array]]
 
 def main() -> None:
     """Answer requests until the parent closes the pipe."""
+    claim_process()
     requests, replies = _take_protocol_streams()
     faulthandler.enable()  # a crash in native code leaves its Python stack in standard error
     waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()

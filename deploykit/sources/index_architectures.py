@@ -16,6 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 from deploykit.files import write_atomically
+from deploykit.own_process import claim_process
 from deploykit.sources.identify_architecture import INDEX, fingerprint
 
 #: Networks of hundreds of millions of parameters go to no phone, and cost most of the time.
@@ -29,6 +30,7 @@ _CLASSES = 7
 
 def main() -> int:
     """Build every network and write the index."""
+    claim_process()
     heads: dict[tuple[str, ...], None] = {}
     found: dict[str, list[str]] = {}
     skipped: list[str] = []

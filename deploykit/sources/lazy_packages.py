@@ -19,6 +19,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
+from deploykit.own_process import is_own_process
+
 # Folders whose __init__ is put off, parents first.
 _DEFERRED: Mapping[str, Sequence[str]] = {
     "torchvision": (
@@ -82,11 +84,14 @@ def lazy_import(library: str, module: str) -> bool:
     """Import ``module`` of ``library`` (``timm`` or ``torchvision``) and what it needs only.
 
     Returns:
-        Whether ``module`` is now imported. False: nothing has changed, import the library plainly.
+        Whether ``module`` is now imported. False: nothing has changed, import the library plainly;
+        so it is wherever the process is not deploykit's own.
 
     Raises:
         ModuleNotFoundError: the library is not installed.
     """
+    if not is_own_process():
+        return False
     if isinstance(sys.modules.get(library), ModuleType) and not isinstance(
         sys.modules[library], DeferredPackage
     ):

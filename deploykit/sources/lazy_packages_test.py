@@ -7,9 +7,13 @@ import sys
 
 import pytest
 
+_OWN = "from deploykit.own_process import claim_process\nclaim_process()\n"
 
-def run_python(code: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+def run_python(code: str, own: str = _OWN) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", own + code], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -78,4 +82,15 @@ def test_a_library_that_is_missing_is_named_with_its_extra(library: str) -> None
         "    assert 'deploykit[zoo]' in str(error), error\n"
         "else:\n"
         "    raise AssertionError('it was built')\n"
+    )
+
+
+def test_the_process_of_someone_who_imports_deploykit_has_the_packages_as_they_are() -> None:
+    run_python(
+        "import sys, types\n"
+        "from deploykit.sources.architecture import build_architecture\n"
+        "build_architecture('torchvision/mobilenet_v2', {})\n"
+        "assert type(sys.modules['torchvision']) is types.ModuleType\n"
+        "assert 'torchvision.datasets' in sys.modules\n",
+        own="",
     )

@@ -24,6 +24,7 @@ from deploykit.errors import (
     UnsupportedModelError,
 )
 from deploykit.limits import current_limits
+from deploykit.own_process import claim_process
 from deploykit.sources.options import LoadOptions
 from deploykit.temporary import scratch_folder
 
@@ -114,6 +115,7 @@ def answer(arguments: Sequence[str], export: Callable[[Path, LoadOptions], bytes
     Returns:
         The exit code: 0 also where the answer is an error of the source.
     """
+    claim_process()
     folder = Path(arguments[0])
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     options = LoadOptions.from_dict(request["options"])
