@@ -86,7 +86,7 @@ class Golden:
                         file, runner, name = rest.split("/", 2)
                         runs.setdefault(file, {}).setdefault(runner, {})[name] = array
                     elif kind == "sensitivity":
-                        sensitivity[rest] = float(array)
+                        sensitivity[rest] = float(array.reshape(-1)[0])
                     else:
                         {"input": inputs, "reference": reference}[kind][rest] = array
         except (OSError, ValueError, KeyError) as error:

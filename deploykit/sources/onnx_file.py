@@ -209,6 +209,12 @@ def _pin_input(value: ir.Value, given: tuple[int, ...], pinned: dict[str, int], 
         value.shape = ir.Shape(given)
         return
     dims = list(value.shape)
+    if not dims:
+        raise UnsupportedModelError(
+            f"input '{value.name}' of {path} is a single number, without axes",
+            expected="one axis or more, the first of which counts samples",
+            advice="make it a constant, or give it one axis",
+        )
     if given and len(given) != len(dims):
         raise SourceError(
             f"input '{value.name}' of {path} has {len(dims)} dimensions",

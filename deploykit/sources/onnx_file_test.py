@@ -167,6 +167,15 @@ def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> 
         load(tmp_path / "bad.onnx")
 
 
+def test_an_input_without_axes_is_refused(tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> '
+        "n (float[1,2] x, float s) => (float[1,2] y) { y = Mul(x, s) }"
+    )
+    with pytest.raises(UnsupportedModelError, match="'s' .* is a single number"):
+        load(write(tmp_path / "scalar.onnx", text))
+
+
 def test_infinity_is_a_number_as_a_bound_or_a_mask(tmp_path: Path) -> None:
     text = """
     <ir_version: 8, opset_import: ["" : 17]>
