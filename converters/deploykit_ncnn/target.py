@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
+from deploykit.runners.arm64 import on_arm64
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
 from deploykit.tensors import TensorSpec
@@ -29,6 +30,37 @@ _FLOAT16_LIMITS = tuple(
     for precision in ("fp32", "fp16")
     for limit in ("max_error_over_range=2e-2", "reference_error_over_range=2e-2", "snr_db=40")
 )
+_RUNNERS = (
+    RunnerDefinition(
+        name="ncnn",
+        backend=_BACKEND,
+        requires="ncnn",
+        extra=NAME,
+        runs=NAME,
+        description="ncnn on the CPU, float32 arithmetic: the same numbers on every CPU",
+    ),
+    RunnerDefinition(
+        name="ncnn-vulkan",
+        backend=_BACKEND,
+        requires="ncnn",
+        extra=NAME,
+        runs=NAME,
+        description="ncnn by Vulkan, float32 arithmetic",
+        options={"vulkan": True},
+        probe="deploykit_ncnn.backends:why_no_vulkan",
+    ),
+    RunnerDefinition(
+        name="ncnn-default",
+        backend=_BACKEND,
+        requires="ncnn",
+        extra=NAME,
+        runs=NAME,
+        description="ncnn on the CPU by its own options, as apps run it that set none: float16 "
+        "storage, and arithmetic where the CPU has it",
+        options={"arithmetic": "default"},
+        limits=_FLOAT16_LIMITS,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -38,35 +70,8 @@ class NcnnTarget:
     name: str = NAME
     precisions: tuple[Precision, ...] = (Precision.FP32, Precision.FP16, Precision.INT8)
     runners: tuple[RunnerDefinition, ...] = (
-        RunnerDefinition(
-            name="ncnn",
-            backend=_BACKEND,
-            requires="ncnn",
-            extra=NAME,
-            runs=NAME,
-            description="ncnn on the CPU, float32 arithmetic: the same numbers on every CPU",
-        ),
-        RunnerDefinition(
-            name="ncnn-vulkan",
-            backend=_BACKEND,
-            requires="ncnn",
-            extra=NAME,
-            runs=NAME,
-            description="ncnn by Vulkan, float32 arithmetic",
-            options={"vulkan": True},
-            probe="deploykit_ncnn.backends:why_no_vulkan",
-        ),
-        RunnerDefinition(
-            name="ncnn-default",
-            backend=_BACKEND,
-            requires="ncnn",
-            extra=NAME,
-            runs=NAME,
-            description="ncnn on the CPU by its own options, as apps run it that set none: float16 "
-            "storage, and arithmetic where the CPU has it",
-            options={"arithmetic": "default"},
-            limits=_FLOAT16_LIMITS,
-        ),
+        *_RUNNERS,
+        *(on_arm64(r) for r in _RUNNERS if not r.probe),
     )
 
     @property

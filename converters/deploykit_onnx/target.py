@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
+from deploykit.runners.arm64 import on_arm64
 from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
 from deploykit.target_options import TargetOption
@@ -46,6 +47,13 @@ def _runner(name: str, optimization: str, description: str) -> RunnerDefinition:
     )
 
 
+_OPTIMIZED = _runner(
+    "onnxruntime-optimized",
+    "all",
+    "ONNX Runtime on the CPU as apps run it: fusions and integer kernels on",
+)
+
+
 @dataclass(frozen=True)
 class OnnxTarget:
     """`deploykit.target.Target` for files that ONNX Runtime runs; holds no state."""
@@ -59,11 +67,7 @@ class OnnxTarget:
     )
     options: tuple[TargetOption, ...] = OPTIONS
     runners: tuple[RunnerDefinition, ...] = (
-        _runner(
-            "onnxruntime-optimized",
-            "all",
-            "ONNX Runtime on the CPU as apps run it: fusions and integer kernels on",
-        ),
+        _OPTIMIZED,
         _runner(
             "onnxruntime-plain",
             "disabled",
@@ -78,6 +82,7 @@ class OnnxTarget:
             description="ONNX Runtime on the CPU, on the .ort file if one was written",
             suffix=_ORT,
         ),
+        on_arm64(replace(_OPTIMIZED, name="onnxruntime")),
     )
 
     def lowerings(self) -> LoweringTable[Any]:

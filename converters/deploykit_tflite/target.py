@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploykit import __version__
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
+from deploykit.runners.arm64 import on_arm64
 from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.environments import Environment
 from deploykit.target import Artifact, ArtifactRequest
@@ -50,6 +51,10 @@ def _runner(name: str, kernels: str, description: str) -> RunnerDefinition:
     )
 
 
+_RUNNERS = (
+    _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
+    _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),
+)
 _SECOND_OPINIONS = (
     RunnerDefinition(
         name="tensorflow-lite",
@@ -88,9 +93,9 @@ class TfliteTarget:
     )
     options: tuple[TargetOption, ...] = OPTIONS
     runners: tuple[RunnerDefinition, ...] = (
-        _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
-        _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),
+        *_RUNNERS,
         *_SECOND_OPINIONS,
+        *map(on_arm64, _RUNNERS),
     )
 
     def lowerings(self) -> LoweringTable[Any]:

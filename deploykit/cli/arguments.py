@@ -187,6 +187,18 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
         "--runner", action="append", default=[], metavar="NAME", help="only this runner (repeat)"
     )
     group.add_argument(
+        "--phone",
+        action="store_true",
+        help="run the files on ARM64 CPUs too, emulated: a53, a76 and i8mm, or those of --cpu",
+    )
+    group.add_argument(
+        "--cpu",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an ARM64 CPU to run on too: a53, a76, i8mm or sve2 (repeat)",
+    )
+    group.add_argument(
         "--limit",
         action="append",
         default=[],
@@ -198,6 +210,14 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=seconds, default=120.0, metavar="S", help="time limit of each runtime"
     )
     group.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def arm64_cpus(args: argparse.Namespace) -> tuple[str, ...]:
+    """The ARM64 CPUs that ``--cpu`` and ``--phone`` ask for."""
+    from deploykit.runners.arm64 import PHONE_CPUS
+
+    named = tuple(cpu for text in args.cpu for cpu in text.split(",") if cpu)
+    return tuple(dict.fromkeys(named)) or (PHONE_CPUS if args.phone else ())
 
 
 def terminal_width() -> int | None:

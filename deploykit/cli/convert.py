@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deploykit.cli.arguments import (
     add_source_arguments,
     add_verdict_arguments,
+    arm64_cpus,
     load_source,
     positive,
     sample_count,
@@ -198,6 +199,7 @@ def run(args: argparse.Namespace) -> int:
         verify=not args.no_verify,
         keep_stages=args.keep_stages,
         runners=tuple(args.runner),
+        cpus=arm64_cpus(args),
         samples=args.samples,
         limits=tuple(args.limit),
         layers=args.layers,

@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import EXIT_OK, EXIT_USER, UserError
@@ -27,7 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="first make this environment by pip, for a runtime that needs one of its own (repeat)",
+        help="first make this environment, for runtimes that need one of their own (repeat)",
+    )
+    parser.add_argument(
+        "--remove",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="first remove this environment (repeat)",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
@@ -36,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     """Say what is missing, and the command that installs it.
 
     Raises:
-        UserError: ``--need`` or ``--setup`` names something that does not exist, or an environment
-            cannot be made.
+        UserError: ``--need``, ``--setup`` or ``--remove`` names something that does not exist, or
+            an environment cannot be made.
     """
-    _set_up(args.setup)
+    _change_environments(args.setup, args.remove)
     found = examine_installation()
     needed = [name.strip() for name in args.need.split(",") if name.strip()]
     known = {p["extra"] for p in found["packages"] if p["extra"]} | set(found["targets"])
@@ -58,19 +66,25 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_USER if problems else EXIT_OK
 
 
-def _set_up(names: list[str]) -> None:
-    from deploykit.runners.environments import make_environment
+def _change_environments(wanted: list[str], unwanted: list[str]) -> None:
+    from deploykit.runners.environments import make_environment, remove_environment
     from deploykit.runners.registry import environments
 
     known = environments()
-    unknown = [name for name in names if name not in known]
+    unknown = [name for name in (*wanted, *unwanted) if name not in known]
     if unknown:
         raise UserError(
             f"no environment is called {', '.join(unknown)}", expected=f"of {', '.join(known)}"
         )
-    for name in names:
+    for name in unwanted:
+        done = "removed" if remove_environment(known[name]) else "there was no environment"
+        print(f"  {done} {name}", file=sys.stderr)
+    for name in wanted:
+        start = time.monotonic()
         folder = make_environment(known[name], lambda line: print(f"  {line}", file=sys.stderr))
-        print(f"  made {folder}", file=sys.stderr)
+        size = sum(f.lstat().st_size for f in folder.rglob("*") if not f.is_dir())
+        seconds = time.monotonic() - start
+        print(f"  made {folder}: {seconds:.0f} s, {size / 1e6:.0f} MB", file=sys.stderr)
 
 
 def examine_installation() -> dict[str, Any]:

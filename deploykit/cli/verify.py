@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deploykit.cli.arguments import add_verdict_arguments, terminal_width
+from deploykit.cli.arguments import add_verdict_arguments, arm64_cpus, terminal_width
 from deploykit.errors import EXIT_OK, EXIT_PARITY
 
 
@@ -24,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     report = verify(
         args.bundle,
         runners=args.runner,
+        cpus=arm64_cpus(args),
         limits=args.limit,
         threads=args.threads,
         timeout_s=args.timeout,

@@ -16,7 +16,7 @@ from deploykit.parity.samples import run_samples
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
-from deploykit.runners.registry import available_runners, find_runner
+from deploykit.runners.registry import available_runners, find_runner, named_runners
 from deploykit.target import find_target
 from deploykit.verdict import AccuracyRow, AccuracyTable
 
@@ -73,9 +73,10 @@ def evaluate(
         rows.append(_row("reference", "fp32", runtime, size, reference, reference))
     for artifact in bundle.artifacts:
         definitions = find_target(artifact.target).runners
-        names = [d.name for d in definitions if d.name in runners] if runners else (
-            [d.name for d in available_runners(definitions)[:1]]
-        )  # fmt: skip
+        here = (
+            named_runners(definitions, runners) if runners else available_runners(definitions)[:1]
+        )
+        names = [d.name for d in here]
         for name in names:
             options = {"threads": threads}
             file = find_runner(name).file_to_run(artifact.path, [f.path for f in artifact.files])

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from deploykit.errors import UserError
 from deploykit.installation import why_not_installed
 from deploykit.model import Precision
+from deploykit.runners.arm64 import SUFFIX as ARM64_SUFFIX
+from deploykit.runners.arm64 import names_on_cpus
+from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.process import check_installed
-from deploykit.runners.registry import available_runners, find_runner
+from deploykit.runners.registry import available_runners, find_runner, named_runners
 from deploykit.target import (
     ArtifactRequest,
     Target,
@@ -55,7 +58,8 @@ class ConvertRequest:
         observer: How ranges are chosen; None for min-max, or what the method finds.
         verify: Whether to run what was written, and to keep golden vectors.
         runners: Names of runners; empty for all of each target's.
-        samples: Number of golden inputs.
+        cpus: ARM64 CPUs on which the files are run too (`deploykit.runners.arm64`).
+        samples: Number of golden inputs; emulated runners take fewer.
         limits: Overrides such as ``int8.max_error_lsb=3``.
         layers: Whether to compare value by value.
         keep_stages: Whether the bundle holds the stages as .onnx files, so that `verify` compares
@@ -77,6 +81,7 @@ class ConvertRequest:
     observer: Observer | None = None
     verify: bool = True
     runners: tuple[str, ...] = ()
+    cpus: tuple[str, ...] = ()
     samples: int = 16
     limits: tuple[str, ...] = ()
     layers: bool = False
@@ -210,6 +215,29 @@ def _precision_called(text: str) -> Precision:
         ) from None
 
 
+def select_runners(
+    definitions: Sequence[RunnerDefinition], names: Sequence[str], cpus: Sequence[str]
+) -> tuple[RunnerDefinition, ...]:
+    """The runners of a target that verify.
+
+    Args:
+        definitions: All that it has.
+        names: Those that the user wants; empty for all that are here, but those on request.
+        cpus: ARM64 CPUs: the runners on them are added, or, where ARM64 runners are among
+            ``names``, these are what runs on them.
+    """
+    if not names:
+        usual = available_runners(definitions)
+        return (*usual, *named_runners(definitions, names_on_cpus(definitions, cpus)))
+    named = named_runners(definitions, names)
+    if not cpus:
+        return named
+    arm = [d for d in named if d.name.endswith(ARM64_SUFFIX)]
+    others = [d for d in named if d not in arm]
+    emulated = named_runners(definitions, names_on_cpus(arm or definitions, cpus))
+    return (*others, *emulated)
+
+
 def choose_runners(
     request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
 ) -> dict[str, tuple[str, ...]]:
@@ -222,14 +250,10 @@ def choose_runners(
     chosen: dict[str, tuple[str, ...]] = {}
     known: list[str] = []
     for target, _ in plan:
-        own = [r.name for r in target.runners]
-        known += [name for name in own if name not in known]
-        wanted = request.verify and not request.runners
-        here = [r.name for r in available_runners(target.runners)] if wanted else []
-        chosen[target.name] = tuple(
-            n for n in own if (n in request.runners if request.runners else n in here)
-        )
-    unknown = [name for name in request.runners if name not in known]
+        known += [r.name for r in target.runners if r.name not in known]
+        found = select_runners(target.runners, request.runners, request.cpus)
+        chosen[target.name] = tuple(r.name for r in found) if request.verify else ()
+    unknown = [name for name in request.runners if name.partition("@")[0] not in known]
     if unknown:
         raise UserError(
             f"no runner of {', '.join(chosen)} is called {', '.join(unknown)}",

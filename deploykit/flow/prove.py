@@ -19,7 +19,7 @@ from deploykit.parity.layers import compare_layers
 from deploykit.parity.limits import limits_with
 from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.metrics import max_error_over_range
-from deploykit.parity.samples import run_samples
+from deploykit.parity.samples import first_samples, run_samples
 from deploykit.parity.sensitivity import measure_sensitivity
 from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
 from deploykit.passes.pipeline import advance
@@ -224,7 +224,7 @@ class _Trial:
             runner=self.runner,
             input_specs=self.item.artifact.inputs,
             output_specs=self.item.artifact.outputs,
-            inputs=self.inputs,
+            inputs=first_samples(self.inputs, find_runner(self.runner).samples),
             options=self._options,
             timeout_s=self.request.timeout_s,
         )
@@ -241,7 +241,7 @@ class _Trial:
                 run = replace(run, error=str(failure), runner_exit=RunnerExit.of(failure))
         verdict = verify_run(
             run,
-            replace(expected, layers=layers),
+            replace(expected, layers=layers).first(run.samples),
             file=self.item.path,
             target=artifact.target,
             precision=artifact.precision,
@@ -262,7 +262,7 @@ class _Trial:
             self.item.artifact,
             self.item.stage,
             runner=self.runner,
-            inputs=self.inputs,
+            inputs=first_samples(self.inputs, find_runner(self.runner).samples),
             options=self._options,
             timeout_s=self.request.timeout_s,
         )

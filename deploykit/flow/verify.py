@@ -8,12 +8,14 @@ from pathlib import Path
 
 from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, read_bundle
 from deploykit.errors import BundleError, RunnerError, UserError
+from deploykit.flow.plan import select_runners
 from deploykit.golden import Golden
 from deploykit.model import Model, Precision, SourceInfo, Stage
 from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
 from deploykit.parity.limits import check_limits, limits_with
 from deploykit.parity.local_errors import measure_local_errors
-from deploykit.runners.registry import available_runners, find_runner
+from deploykit.parity.samples import first_samples
+from deploykit.runners.registry import find_runner
 from deploykit.target import find_target
 from deploykit.verdict import LayerRow, Report, RunnerExit, Verdict
 
@@ -22,6 +24,7 @@ def verify(
     folder: Path | str,
     *,
     runners: Sequence[str] = (),
+    cpus: Sequence[str] = (),
     limits: Sequence[str] = (),
     threads: int = 1,
     timeout_s: float = 120.0,
@@ -37,6 +40,7 @@ def verify(
     Args:
         folder: The bundle.
         runners: Names of runners; empty for all of each target's.
+        cpus: ARM64 CPUs on which the files are run too (`deploykit.runners.arm64`).
         limits: Overrides such as ``int8.max_error_lsb=3``.
         threads: Threads of each runtime.
         timeout_s: Time limit of each runtime, seconds.
@@ -60,7 +64,7 @@ def verify(
     verdicts = tuple(
         settings.judge(run, artifact)
         for artifact in bundle.artifacts
-        for run in _runs(settings, artifact, runners)
+        for run in _runs(settings, artifact, runners, cpus)
     )
     if not verdicts:
         raise UserError(
@@ -93,19 +97,17 @@ def _failures(bundle: Bundle) -> Iterator[str]:
 
 
 def _runs(
-    settings: _Settings, artifact: BundleArtifact, runners: Sequence[str]
+    settings: _Settings, artifact: BundleArtifact, runners: Sequence[str], cpus: Sequence[str]
 ) -> Iterator[ArtifactRun]:
     """The artefact on each runner that is named, or on each that is here."""
-    own = {r.name: r for r in find_target(artifact.target).runners}
-    here = available_runners(own.values())
-    for one in [own[name] for name in runners if name in own] if runners else here:
+    for one in select_runners(find_target(artifact.target).runners, runners, cpus):
         if file := one.file_to_run(artifact.path, [f.path for f in artifact.files]):
             yield run_artifact(
                 settings.folder / file,
                 runner=one.name,
                 input_specs=artifact.inputs,
                 output_specs=artifact.outputs,
-                inputs=settings.golden.inputs,
+                inputs=first_samples(settings.golden.inputs, one.samples),
                 options=settings.options,
                 timeout_s=settings.timeout_s,
             )
@@ -158,7 +160,7 @@ class _Settings:
         )
         verdict = verify_run(
             run,
-            expected,
+            expected.first(run.samples),
             file=artifact.path,
             target=artifact.target,
             precision=artifact.precision,

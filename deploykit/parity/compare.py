@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from deploykit.errors import ParityError, RunnerError
 from deploykit.model import Precision
 from deploykit.parity import metrics
 from deploykit.parity.limits import Limits, PrecisionLimits, limit_with_rounding
-from deploykit.parity.samples import count_samples, run_samples
+from deploykit.parity.samples import count_samples, first_samples, run_samples
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
@@ -69,6 +69,14 @@ class Expected:
     recorded: Mapping[str, FloatArray] | None = None
     layers: tuple[LayerRow, ...] = ()
     sensitivity: Mapping[str, float] = field(default_factory=dict)
+
+    def first(self, count: int) -> Expected:
+        """The same of the first ``count`` samples: a slow runner is given fewer."""
+        stage, reference, recorded = (
+            None if arrays is None else first_samples(arrays, count)
+            for arrays in (self.stage, self.reference, self.recorded)
+        )
+        return replace(self, stage=stage, reference=reference, recorded=recorded)
 
 
 def run_artifact(

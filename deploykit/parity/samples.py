@@ -25,6 +25,11 @@ def count_samples(inputs: Mapping[str, FloatArray]) -> int:
     return next(iter(counts.values()))
 
 
+def first_samples(arrays: Mapping[str, FloatArray], count: int | None) -> Mapping[str, FloatArray]:
+    """The first ``count`` samples of each array, all for None."""
+    return {name: array[:count] for name, array in arrays.items()}
+
+
 def encoded_batches(
     inputs: Mapping[str, FloatArray], specs: Sequence[TensorSpec]
 ) -> Iterator[tuple[int, dict[str, Array]]]:

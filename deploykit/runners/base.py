@@ -43,6 +43,7 @@ class RunnerDefinition:
             that deploykit is installed in. ``requires`` is empty then.
         limits: Its own limits, as ``--limit`` takes them, where it computes less exactly than
             the usual ones expect; what the user gives comes after them, and wins.
+        samples: At most so many golden inputs are run; None for all.
     """
 
     name: str
@@ -57,6 +58,7 @@ class RunnerDefinition:
     suffix: str = ""
     environment: Environment | None = None
     limits: tuple[str, ...] = ()
+    samples: int | None = None
 
     def file_to_run(self, path: str, files: Iterable[str]) -> str:
         """What it is given of an artefact: a path in the bundle; empty if it runs none of it.

@@ -16,6 +16,7 @@ requirements, is never taken for a good one. deploykit itself is not installed t
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -56,12 +57,17 @@ class Environment:
             runs in between.
         python: The minor version of Python that it needs, e.g. ``3.11``.
         imports: The module that must be importable in the end.
+        maker: ``package.module:function`` that fills the folder in pip's place, given the
+            environment, the folder, one for downloads, and what is called with progress.
+        interpreter: Its interpreter inside of the folder; empty for that of a venv.
     """
 
     name: str
     requirements: tuple[str, ...]
     python: str
     imports: str
+    maker: str = ""
+    interpreter: str = ""
 
 
 def environments_folder(
@@ -81,7 +87,7 @@ def environments_folder(
 
 def python_of(environment: Environment) -> Path:
     """Its interpreter, whether it is there or not."""
-    return _python_in(environments_folder() / environment.name)
+    return _python_in(environments_folder() / environment.name, environment)
 
 
 def why_not_made(environment: Environment) -> str:
@@ -89,7 +95,7 @@ def why_not_made(environment: Environment) -> str:
     folder = environments_folder() / environment.name
     command = f"deploykit doctor --setup {environment.name}"
     record = _read_record(folder)
-    if record is None or not _python_in(folder).exists():
+    if record is None or not _python_in(folder, environment).exists():
         return f"its environment is not made: {command}"
     if record.get("requirements") != list(environment.requirements):
         return f"its environment was made for other requirements: {command}"
@@ -121,7 +127,8 @@ def make_environment(
             folder cannot be written. What was there before is as it was.
     """
     folder = environments_folder() / environment.name
-    interpreter = find_interpreter(environment)
+    downloads = environments_folder() / f".{environment.name}-downloads"
+    interpreter = "" if environment.maker else find_interpreter(environment)
     if importlib.util.find_spec("pip") is None:
         raise UserError(
             f"{environment.name} is installed by pip, and this Python has none",
@@ -130,13 +137,13 @@ def make_environment(
     try:
         with folder_written_atomically(folder, _check_replaceable) as temporary:
             progress(f"making {folder} with Python {environment.python}")
-            venv = ["-m", "venv", "--without-pip", str(temporary)]
-            _run(interpreter, venv, environment)
-            python = str(_python_in(temporary))
-            progress(f"pip install {' '.join(environment.requirements)}")
-            pip = ["-m", "pip", "--python", python, *_PIP_OPTIONS]
-            pip += ["install", "--only-binary=:all:", *environment.requirements]
-            _run(sys.executable, pip, environment)
+            if environment.maker:
+                module, _, function = environment.maker.partition(":")
+                maker = getattr(importlib.import_module(module), function)
+                maker(environment, temporary, downloads, progress)
+            else:
+                _fill_by_pip(environment, temporary, interpreter, progress)
+            python = str(_python_in(temporary, environment))
             listed = _run(python, ["-c", _LIST, environment.imports], environment)
             record = {
                 "schema": _SCHEMA,
@@ -145,6 +152,7 @@ def make_environment(
                 "packages": json.loads(listed),
             }
             (temporary / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        shutil.rmtree(downloads, ignore_errors=True)
     except BundleError as error:
         raise UserError(
             error.found, advice=f"set {FOLDER_VARIABLE} to a folder that can be written"
@@ -157,6 +165,36 @@ def _check_replaceable(folder: Path) -> None:
     known = (folder / RECORD).is_file() or (folder / "pyvenv.cfg").is_file()
     if not known and any(folder.iterdir()):
         raise BundleError(f"{folder} holds other files, and no environment of deploykit")
+
+
+def _fill_by_pip(
+    environment: Environment, folder: Path, interpreter: str, progress: Callable[[str], None]
+) -> None:
+    _run(interpreter, ["-m", "venv", "--without-pip", str(folder)], environment)
+    progress(f"pip install {' '.join(environment.requirements)}")
+    pip = ["-m", "pip", "--python", str(_python_in(folder, environment)), *_PIP_OPTIONS]
+    pip += ["install", "--only-binary=:all:", *environment.requirements]
+    _run(sys.executable, pip, environment)
+
+
+def remove_environment(environment: Environment) -> bool:
+    """Remove an environment, and what was downloaded for it.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        UserError: it cannot be removed.
+    """
+    folder = environments_folder() / environment.name
+    shutil.rmtree(environments_folder() / f".{environment.name}-downloads", ignore_errors=True)
+    if not folder.exists():
+        return False
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be removed: {error.strerror}") from error
+    return True
 
 
 def find_interpreter(environment: Environment) -> str:
@@ -177,7 +215,9 @@ def find_interpreter(environment: Environment) -> str:
     return found
 
 
-def _python_in(folder: Path) -> Path:
+def _python_in(folder: Path, environment: Environment) -> Path:
+    if environment.interpreter:
+        return folder / environment.interpreter
     return folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 

@@ -42,6 +42,10 @@ _KEPT_STDERR_BYTES = 64 * 1024
 _QUOTED_LINES = 12
 _CRASH = "Fatal Python error: "
 _GRACE_S = 5.0
+_HINTS = {
+    "SIGKILL": " (out of memory?)",
+    "SIGILL": " (an instruction that this CPU does not have)",
+}
 
 
 class OutputsOnlyError(RunnerError):
@@ -284,7 +288,7 @@ def _ending(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    hint = _HINTS.get(name, "")
     return f"crashed with {name}{hint}"
 
 

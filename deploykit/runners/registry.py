@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from importlib import import_module
 
 from deploykit.errors import UserError
+from deploykit.runners.arm64 import on_cpu
 from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.environments import Environment, why_not_made
 
@@ -59,9 +60,14 @@ def runner_definitions() -> dict[str, RunnerDefinition]:
 def find_runner(name: str) -> RunnerDefinition:
     """The runner of that name; a target is imported only if the core has no such runner.
 
+    ``NAME@CPU`` is an emulated runner on one of the CPUs of `deploykit.runners.arm64`.
+
     Raises:
         UserError: there is none, with the names that there are.
     """
+    base, at, cpu = name.partition("@")
+    if at:
+        return on_cpu(find_runner(base), cpu)
     for definition in _CORE:
         if definition.name == name:
             return definition
@@ -101,6 +107,19 @@ def environments() -> dict[str, Environment]:
         if found.setdefault(own.name, own) != own:
             raise ValueError(f"runner {definition.name!r}: environment {own.name!r} is another's")
     return found
+
+
+def named_runners(
+    definitions: Iterable[RunnerDefinition], names: Iterable[str]
+) -> tuple[RunnerDefinition, ...]:
+    """Those among these that are named, ``NAME`` or ``NAME@CPU``, in the order of definitions."""
+    wanted = tuple(dict.fromkeys(names))
+    return tuple(
+        d if name == d.name else find_runner(name)
+        for d in definitions
+        for name in wanted
+        if name.partition("@")[0] == d.name
+    )
 
 
 def available_runners(definitions: Iterable[RunnerDefinition]) -> tuple[RunnerDefinition, ...]:
