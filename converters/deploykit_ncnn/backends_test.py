@@ -54,8 +54,14 @@ def tensors(written: Written) -> dict[str, np.ndarray]:
 
 def test_every_runner_is_told_with_its_options() -> None:
     names = [r.name for r in TARGET.runners]
-    assert names == ["ncnn", "ncnn-vulkan", "ncnn-default"]
-    assert [r.on_request for r in TARGET.runners] == [False, False, False]
+    assert names == [
+        "ncnn",
+        "ncnn-vulkan",
+        "ncnn-default",
+        "ncnn-arm64",
+        "ncnn-default-arm64",
+    ]
+    assert [r.on_request for r in TARGET.runners] == [False, False, False, True, True]
 
 
 def test_the_runner_names_what_decides_its_numbers(written: Written) -> None:
