@@ -19,6 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+#: A Python that becomes another program, in another folder.
+_BECOME = "import os, sys; os.chdir(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
+
 Stream = int | IO[bytes] | None
 
 #: Where things are, the user's language, how a GPU's driver and thread pools are set up, and how
@@ -119,6 +122,25 @@ def run_child(
     return subprocess.CompletedProcess(
         process.args, process.returncode, _text(output), _text(errors)
     )
+
+
+def run_program(
+    command: Sequence[str], *, folder: Path, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the system in a folder, with the variables of a child, to its end.
+
+    Args:
+        command: Its name, found on the path, and its arguments.
+        folder: Its current folder.
+        timeout_s: Seconds that it may take.
+
+    Returns:
+        As `run_child`; its standard input is empty.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer, and was ended with all that it started.
+    """
+    return run_child(["-c", _BECOME, str(folder), *command], isolated=True, timeout_s=timeout_s)
 
 
 def _text(data: bytes) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploykit.child_process import run_child
+from deploykit.child_process import run_child, run_program
 from deploykit.errors import UserError
 from deploykit.runners.arm64 import CPUS
 from deploykit.runners.environments import Environment
@@ -31,7 +31,6 @@ _PYTHON = ("libpython{}-minimal", "libpython{}-stdlib", "python{}-minimal")
 #: A wheel's platform tag must match exactly.
 _GLIBC_MINORS = range(17, 37)
 _ROOT, _PACKAGES = "root", "root/usr/lib/python3/dist-packages"
-_IN_FOLDER = "import os, sys; os.chdir(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
 
 
 @dataclass(frozen=True)
@@ -232,11 +231,8 @@ exec "$here/usr/bin/qemu-aarch64" -L "$here/{_ROOT}" -cpu {cpu} -U PYTHONPATH \
 
 
 def _run(folder: Path, *command: str) -> None:
-    """A program of the system, in a folder; started through Python as every process is."""
     try:
-        done = run_child(
-            ["-c", _IN_FOLDER, str(folder), *command], isolated=True, timeout_s=_TIMEOUT_S
-        )
+        done = run_program(command, folder=folder, timeout_s=_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{command[0]} took longer than {_TIMEOUT_S:g} s") from error
     _check(done, command[0])
