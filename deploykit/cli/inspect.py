@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.target import available_targets, find_target
 
     path = Path(args.model)
-    if path.exists():
+    if path.is_file() or path.is_dir():  # to open a pipe would wait for its other end
         for name in available_targets():
             target = find_target(name)
             if target.recognizes(path):
