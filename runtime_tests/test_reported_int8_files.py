@@ -12,7 +12,13 @@ import pytest
 import deploykit
 from deploykit.flow.convert import ConversionResult, convert
 from deploykit.flow.plan import ConvertRequest
-from deploykit_testing.reported_files import channel_norm, dead_channel, gated_division, smooth
+from deploykit_testing.reported_files import (
+    channel_norm,
+    dead_channel,
+    gated_division,
+    smooth,
+    two_inputs,
+)
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("coremltools")
@@ -83,3 +89,12 @@ def test_a_normalization_of_channels_is_a_float_island(tmp_path: Path) -> None:
     assert len(result.bundle.artifacts) == 2 * len(ALL)
     found = {k: v for k, v in figures(result, "snr_db").items() if "optimized" not in k}
     assert min(found.values()) > 25.0
+
+
+def test_a_model_of_two_inputs_keeps_its_float_files(tmp_path: Path) -> None:
+    result = converted(two_inputs(), tmp_path, targets=("onnx",), precisions=("fp32", "int8"))
+    assert result.report.passed, result.report
+    assert [a.precision for a in result.bundle.artifacts] == ["fp32"]
+    (refusal,) = result.report.skipped
+    assert (refusal.target, refusal.precision, refusal.refused) == ("onnx", "int8", True)
+    assert "2 inputs" in refusal.reason

@@ -87,6 +87,8 @@ def convert(
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
     _check_quantized_source(fused, plan)
+    plan, uncalibrated = _without_calibration(fused, plan)
+    skipped += uncalibrated
     calibrator = Calibrator.load(fused, request, plan, progress)
     made, refused = make_artifacts(fused, plan, request, calibrator.calibrate, progress)
     table = calibrator.result.table if calibrator.result else None
@@ -151,6 +153,24 @@ def _assemble(
         has_golden=proof is not None,
         skipped=tuple(skipped),
     )
+
+
+def _without_calibration(
+    fused: Model, plan: list[tuple[Target, Precision]]
+) -> tuple[list[tuple[Target, Precision]], list[SkippedTarget]]:
+    """The plan without int8 of a model that cannot be calibrated, if other precisions are left."""
+    from deploykit.graph.qdq import has_qdq
+
+    left = [item for item in plan if item[1] is not Precision.INT8]
+    if len(fused.inputs) == 1 or not left or has_qdq(fused.graph):
+        return plan, []
+    reason = f"the model has {len(fused.inputs)} inputs, and int8 calibrates with one"
+    refused = [
+        SkippedTarget(target.name, precision.value, reason, refused=True)
+        for target, precision in plan
+        if precision is Precision.INT8
+    ]
+    return left, refused
 
 
 def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision]]) -> None:

@@ -241,3 +241,17 @@ def channel_norm() -> onnx.ModelProto:
             "p": numbers(8, 8, 1, 1, scale=0.3),
         },
     )
+
+
+def two_inputs() -> onnx.ModelProto:
+    """A convolution of one input, added to another."""
+    weights = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    return model_of(
+        [
+            helper.make_node("Conv", ["a", "w"], ["c"]),
+            helper.make_node("Add", ["c", "b"], ["y"]),
+        ],
+        {"a": (1, 3, 8, 8), "b": (1, 4, 8, 8)},
+        {"y": (1, 4, 8, 8)},
+        {"w": weights},
+    )
