@@ -20,8 +20,8 @@ from deploykit.runners.base import RunnerSpec
 from deploykit.runners.environments import FOLDER_VARIABLE, installed_in, make_environment
 from deploykit.runners.process import open_runner
 from deploykit.runners.registry import why_unavailable
-from deploykit_tflite import write_flatbuffer
-from deploykit_tflite.target import TFLITE_RUNTIME, TfliteTarget
+from deploykit_tflite import TARGET, write_flatbuffer
+from deploykit_tflite.definition import TFLITE_RUNTIME
 from deploykit_tflite.tflite_graph import TfliteGraph
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,7 @@ def test_it_is_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
     packages = installed_in(TFLITE_RUNTIME)
     assert packages["tflite-runtime"] == "2.14.0"
     assert packages["numpy"].startswith("1.")
-    definition = next(r for r in TfliteTarget().runners if r.name == RUNNER)
+    definition = next(r for r in TARGET.runners if r.name == RUNNER)
     assert why_unavailable(definition) == ""
     assert main(["doctor"]) == 0
     assert "tflite-runtime 2.14.0" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Core ML for deploykit: policy, lowering table, package writer, inspection and runners.
 
-    target              the object behind the entry point
+    definition          the target as data, behind the entry point
+    target              from a stage to a file in memory
     options             what can be asked for, and which iOS has it
     policy              how int8 activations are placed
     lower_graph         driver of lower_convolution, lower_elementwise, ... (one table) to MIL
@@ -16,8 +17,6 @@ Importing this package imports none of coremltools, numpy and onnx_ir.
 
 from __future__ import annotations
 
-from deploykit_coreml.target import CoremlTarget
-
-TARGET = CoremlTarget()
+from deploykit_coreml.definition import TARGET
 
 __all__ = ["TARGET"]

@@ -1,142 +1,83 @@
-"""The target object: everything that the core asks of Core ML."""
+"""What the definition names: how a stage becomes a file of Core ML."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploykit.errors import ContractError, NoIntegerLayersError
-from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
-from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
+from deploykit.target_options import check_options
 from deploykit.tensors import QuantParams, TensorSpec
 from deploykit_coreml import package_format
+from deploykit_coreml.definition import NAME
+from deploykit_coreml.options import OPTIONS
 
 if TYPE_CHECKING:
-    from deploykit.target_options import TargetOption
     from deploykit_coreml.lower_graph import LoweredProgram, StageGraph
     from deploykit_coreml.options import WriteOptions
     from deploykit_coreml.write_package import WrittenPackage
     from deploykit_quantize.policy import Policy
 
-NAME = "coreml"
 
+def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
+    """Lower a fused or quantized stage to an .mlpackage in memory.
 
-@dataclass(frozen=True)
-class CoremlTarget:
-    """`deploykit.target.Target` for .mlpackage folders; holds no state."""
+    Args:
+        model: A fused stage (fp32, fp16, w8), one with quantized weights alone (w8), or a QDQ
+            stage (int8); static shapes.
+        request: Options: see `deploykit_coreml.options`.
 
-    name: str = NAME
-    precisions: tuple[Precision, ...] = (
-        Precision.FP32,
-        Precision.FP16,
-        Precision.W8,
-        Precision.INT8,
+    Raises:
+        UnsupportedOpsError: with every op that has no lowering.
+        ContractError: an unknown option, one that the chosen iOS lacks, or a stage that does
+            not fit the precision.
+        MissingDependencyError: the extra ``coreml`` is not installed.
+    """
+    from deploykit_coreml.lower_graph import lower_graph
+    from deploykit_coreml.options import WriteOptions
+    from deploykit_coreml.write_package import PackageDescription, write_package
+
+    options = WriteOptions.parse(request.options, request.precision)
+    stage, stage_values = _stage_graph(model, request.precision)
+    lowered = lower_graph(stage, options)
+    inputs = tuple(
+        _end(s, lowered.inputs, options, picture=options.image_input) for s in model.inputs
     )
-    runners: tuple[RunnerDefinition, ...] = (
-        RunnerDefinition(
-            name="coreml",
-            backend="deploykit_coreml.apple_backend:CoremlBackend",
-            requires="coremltools",
-            extra="coreml",
-            runs=NAME,
-            description="Apple's Core ML; on macOS only",
-            probe="deploykit_coreml.apple_backend:why_unavailable",
-        ),
-        RunnerDefinition(
-            name="coreml-reference",
-            backend="deploykit_coreml.reference_backend:ReferenceBackend",
-            requires="coremltools",
-            extra="coreml",
-            runs=NAME,
-            description="our reference executor of the saved package, not Apple's runtime",
-        ),
+    description = PackageDescription(
+        model_name=model.name,
+        precision=request.precision.value,
+        preprocess=model.preprocess,
+        picture_input=inputs[0].runtime_name if options.image_input else "",
+        labels=model.labels or (),
+        image_size=model.inputs[0].shape[2:] if options.image_input else (0, 0),  # type: ignore[arg-type]
     )
+    written = write_package(lowered, options, description)
+    return _artifact(model, request.precision, options, lowered, written, inputs, stage_values)
 
-    default_precision: Precision = Precision.FP16
 
-    @property
-    def options(self) -> tuple[TargetOption, ...]:
-        """What ``--option coreml.NAME=VALUE`` may say."""
-        from deploykit_coreml.options import OPTIONS
+def choose_policy(precision: Precision, options: Mapping[str, str]) -> Policy | None:
+    """How a precision is quantized, given options; None where the float stage is written.
 
-        return OPTIONS
+    Raises:
+        ContractError: an unknown option or value.
+    """
+    from deploykit_coreml.policy import policy_of
 
-    def policy(self, precision: Precision) -> Policy | None:
-        """How a precision is quantized; None where the float stage is written as it is."""
-        from deploykit_coreml.policy import policy_of
+    check_options(NAME, OPTIONS, options)
+    return policy_of(precision)
 
-        return policy_of(precision)
 
-    def check_request(self, request: ArtifactRequest) -> None:
-        """`deploykit.target.CheckingTarget`: what the chosen iOS lacks is refused.
+def check_request(request: ArtifactRequest) -> None:
+    """What the chosen iOS lacks is refused.
 
-        Raises:
-            ContractError: what the options contradict, and the iOS that has it.
-        """
-        from deploykit_coreml.options import WriteOptions
+    Raises:
+        ContractError: what the options contradict, and the iOS that has it.
+    """
+    from deploykit_coreml.options import WriteOptions
 
-        WriteOptions.parse(request.options, request.precision)
-
-    def write(self, model: Model, request: ArtifactRequest) -> Artifact:
-        """Lower a fused or quantized stage to an .mlpackage in memory.
-
-        Args:
-            model: A fused stage (fp32, fp16, w8), one with quantized weights alone (w8), or a QDQ
-                stage (int8); static shapes.
-            request: Options: see `deploykit_coreml.options`.
-
-        Raises:
-            UnsupportedOpsError: with every op that has no lowering.
-            ContractError: an unknown option, one that the chosen iOS lacks, or a stage that does
-                not fit the precision.
-            MissingDependencyError: the extra ``coreml`` is not installed.
-        """
-        from deploykit_coreml.lower_graph import lower_graph
-        from deploykit_coreml.options import WriteOptions
-        from deploykit_coreml.write_package import PackageDescription, write_package
-
-        options = WriteOptions.parse(request.options, request.precision)
-        stage, stage_values = _stage_graph(model, request.precision)
-        lowered = lower_graph(stage, options)
-        inputs = tuple(
-            _end(s, lowered.inputs, options, picture=options.image_input) for s in model.inputs
-        )
-        description = PackageDescription(
-            model_name=model.name,
-            precision=request.precision.value,
-            preprocess=model.preprocess,
-            picture_input=inputs[0].runtime_name if options.image_input else "",
-            labels=model.labels or (),
-            image_size=model.inputs[0].shape[2:] if options.image_input else (0, 0),  # type: ignore[arg-type]
-        )
-        written = write_package(lowered, options, description)
-        return _artifact(model, request.precision, options, lowered, written, inputs, stage_values)
-
-    def lowerings(self) -> LoweringTable[Any]:
-        """The ops that it lowers, and those that it refuses with a reason."""
-        from deploykit_coreml.lower_graph import lowering_table
-
-        return lowering_table()
-
-    def recognizes(self, path: Path) -> bool:
-        """Whether a folder, or the manifest in it, is a package, by its content."""
-        from deploykit_coreml.read_package import is_package
-
-        return is_package(path)
-
-    def inspect(self, path: Path) -> str:
-        """An .mlpackage in words.
-
-        Raises:
-            SourceError: the folder is missing, damaged, or no package of an ML program.
-        """
-        from deploykit_coreml.inspect_package import inspect_package
-
-        return inspect_package(path)
+    WriteOptions.parse(request.options, request.precision)
 
 
 def _end(

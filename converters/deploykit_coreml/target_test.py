@@ -12,9 +12,6 @@ from deploykit.errors import ContractError, MissingDependencyError, SourceError
 from deploykit.model import Precision
 from deploykit.target import (
     ArtifactRequest,
-    CheckingTarget,
-    OptionedTarget,
-    PreferringTarget,
     Target,
     find_target,
 )
@@ -36,14 +33,12 @@ def test_it_is_found_by_its_entry_point() -> None:
 
 
 def test_its_options_are_declared() -> None:
-    assert isinstance(TARGET, OptionedTarget)
     names = ["ios", "io", "input", "classifier", "compute", "palettize", "palette_channels"]
     names += ["author", "license", "version", "description", "metadata.KEY"]
     assert [o.name for o in TARGET.options] == names
 
 
 def test_a_request_is_checked_before_anything_is_done() -> None:
-    assert isinstance(TARGET, CheckingTarget)
     TARGET.check_request(ArtifactRequest(Precision.INT8, {"ios": "17"}))
     with pytest.raises(ContractError, match="precision int8 with ios 16") as caught:
         TARGET.check_request(ArtifactRequest(Precision.INT8, {"ios": "16"}))
@@ -51,7 +46,6 @@ def test_a_request_is_checked_before_anything_is_done() -> None:
 
 
 def test_half_precision_is_the_default() -> None:
-    assert isinstance(TARGET, PreferringTarget)
     assert TARGET.default_precision is Precision.FP16
 
 

@@ -1,6 +1,7 @@
 """ncnn for deploykit: policy, lowering table, writer of .param and .bin, inspection and runners.
 
-    target              the object behind the entry point
+    definition          the target as data, behind the entry point
+    target              from a stage to a file in memory
     options             what can be asked for
     policy              how int8 is placed: what convolutions and linear layers read
     blob_axes           shapes and axes without the batch: the only module that turns one into other
@@ -19,8 +20,6 @@ Importing this package imports none of ncnn, numpy and onnx_ir.
 
 from __future__ import annotations
 
-from deploykit_ncnn.target import NcnnTarget
-
-TARGET = NcnnTarget()
+from deploykit_ncnn.definition import TARGET
 
 __all__ = ["TARGET"]

@@ -1,6 +1,7 @@
 """ONNX Runtime for deploykit: policy, writer, .ort files and inspection.
 
-    target                the object behind the entry point
+    definition          the target as data, behind the entry point
+    target                from a stage to a file in memory
     policy                how ONNX Runtime's integer kernels want a model quantized
     options               the options of the target, as data
     rewrite_hard_gates    HardSigmoid and HardSwish in ops that have integer kernels
@@ -16,8 +17,6 @@ Importing this package imports none of onnx, onnx_ir and onnxruntime.
 
 from __future__ import annotations
 
-from deploykit_onnx.target import OnnxTarget
-
-TARGET = OnnxTarget()
+from deploykit_onnx.definition import TARGET
 
 __all__ = ["TARGET"]

@@ -1,30 +1,25 @@
-"""The target object: everything that the core asks of ONNX Runtime."""
+"""What the definition names: how a stage becomes a file of ONNX Runtime."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
-from deploykit.runners.arm64 import on_arm64
-from deploykit.runners.base import RunnerDefinition
 from deploykit.target import Artifact, ArtifactRequest
-from deploykit.target_options import TargetOption
 from deploykit.tensors import QuantParams, TensorSpec
-from deploykit_onnx.options import OPTIONS, WriteOptions
+from deploykit_onnx.definition import NAME
+from deploykit_onnx.options import WriteOptions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from deploykit_quantize.policy import Policy
 
-NAME = "onnx"
-_BACKEND = "deploykit.runners.onnxruntime_backend:OrtBackend"
-_FILE_BACKEND = "deploykit_onnx.ort_file_backend:OrtFileBackend"
 _ORT = ".ort"
 _SATURATION = (
     "onnx int8 with uint8 activations: on x86 CPUs without VNNI, the products of uint8 and int8 "
@@ -35,159 +30,109 @@ _SATURATION = (
 _SAFE_WEIGHT = 64
 
 
-def _runner(name: str, optimization: str, description: str) -> RunnerDefinition:
-    return RunnerDefinition(
-        name=name,
-        backend=_BACKEND,
-        requires="onnxruntime",
-        extra="all",
-        runs=NAME,
-        description=description,
-        options={"optimization": optimization},
+def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
+    """A fused or quantized stage as an .onnx file in memory.
+
+    Args:
+        model: A fused stage (fp32, fp16) or one with QDQ (w8, int8); static shapes.
+        request: Options: see `deploykit_onnx.options.OPTIONS`.
+
+    Raises:
+        UnsupportedOpsError: an op that is not in the canonical set.
+        ContractError: an unknown option, or a stage that does not fit the precision.
+        DataError: fp16 of a constant that float16 cannot hold.
+    """
+    from deploykit.passes.base import run_passes
+    from deploykit_onnx.half_precision import convert_to_half
+    from deploykit_onnx.lowerings import TABLE
+    from deploykit_onnx.policy import WRITING
+    from deploykit_onnx.write_ort_file import write_ort_file
+
+    options = WriteOptions.parse(request.options)
+    _check_stage(model, request.precision)
+    TABLE.check(model.graph.graph)
+    graph = model.graph.clone()
+    run_passes(graph, WRITING)
+    if request.precision is Precision.FP16:
+        convert_to_half(graph)
+    written = model.advanced(graph, model.stage, ())
+    data = written.serialized()
+    companions = {}
+    if options.ort:
+        ort = write_ort_file(data)
+        companions = {_ORT: ort.data, ".required_operators.config": ort.operators.encode()}
+    names, specs = _integer_values(graph)
+    if not names:
+        names, specs = _float_values(model.graph, graph)
+    steps = {v.name: specs[names[v.name]].quantization for v in written.outputs if v.name in names}
+    return Artifact(
+        target=NAME,
+        precision=request.precision,
+        suffix=".onnx",
+        data=data,
+        companions=companions,
+        inputs=written.inputs,
+        outputs=written.outputs,
+        output_steps={name: params for name, params in steps.items() if params is not None},
+        value_names=names,
+        value_specs=specs,
+        summary={"ops": len(graph.graph), "op_counts": _op_counts(graph)},
+        warnings=(_SATURATION,) if _may_saturate(graph, specs) else (),
     )
 
 
-_OPTIMIZED = _runner(
-    "onnxruntime-optimized",
-    "all",
-    "ONNX Runtime on the CPU as apps run it: fusions and integer kernels on",
-)
+def choose_policy(precision: Precision, options: Mapping[str, str]) -> Policy | None:
+    """How a precision is quantized, given options; None where the float stage is written.
+
+    Raises:
+        ContractError: an unknown option or value.
+    """
+    from deploykit_onnx.options import WriteOptions
+    from deploykit_onnx.policy import policy_of
+
+    return policy_of(precision, WriteOptions.parse(options))
 
 
-@dataclass(frozen=True)
-class OnnxTarget:
-    """`deploykit.target.Target` for files that ONNX Runtime runs; holds no state."""
+def check_request(request: ArtifactRequest) -> None:
+    """Refuse what an option may not be.
 
-    name: str = NAME
-    precisions: tuple[Precision, ...] = (
-        Precision.FP32,
-        Precision.FP16,
-        Precision.W8,
-        Precision.INT8,
-    )
-    options: tuple[TargetOption, ...] = OPTIONS
-    runners: tuple[RunnerDefinition, ...] = (
-        _OPTIMIZED,
-        _runner(
-            "onnxruntime-plain",
-            "disabled",
-            "ONNX Runtime on the CPU, node by node as the file is written",
-        ),
-        RunnerDefinition(
-            name="onnxruntime-ort",
-            backend=_FILE_BACKEND,
-            requires="onnxruntime",
-            extra="all",
-            runs=NAME,
-            description="ONNX Runtime on the CPU, on the .ort file if one was written",
-            suffix=_ORT,
-        ),
-        on_arm64(replace(_OPTIMIZED, name="onnxruntime")),
-    )
+    Raises:
+        ContractError: an unknown option or value.
+    """
+    WriteOptions.parse(request.options)
 
-    def lowerings(self) -> LoweringTable[Any]:
-        """The canonical set."""
-        from deploykit_onnx.lowerings import TABLE
 
-        return TABLE
+def recognizes(path: Path) -> bool:
+    """Whether a file is an .ort file; an .onnx file is a source."""
+    from deploykit_onnx.rewrite_ort_file import IDENTIFIER
 
-    def policy(self, precision: Precision) -> Policy | None:
-        """How a precision is quantized by default; None where the float stage is written."""
-        return self.policy_with(precision, {})
+    try:
+        with path.open("rb") as stream:
+            return stream.read(8)[4:] == IDENTIFIER
+    except OSError:
+        return False
 
-    def policy_with(self, precision: Precision, options: Mapping[str, str]) -> Policy | None:
-        """`deploykit.target.QuantizingByOptions`: ``activations`` and ``per_channel`` decide.
 
-        Raises:
-            ContractError: an unknown option or value.
-        """
-        from deploykit_onnx.policy import policy_of
+def inspect(path: Path) -> str:
+    """The operators of an .ort file in words.
 
-        return policy_of(precision, WriteOptions.parse(options))
+    Raises:
+        SourceError: the file is damaged.
+    """
+    from deploykit_onnx.write_ort_file import read_operators
 
-    def check_request(self, request: ArtifactRequest) -> None:
-        """`deploykit.target.CheckingTarget`.
+    lines = [f"{path.name}: ONNX Runtime flatbuffer, {path.stat().st_size:,} bytes"]
+    for domain, opsets in sorted(read_operators(path).items()):
+        for opset, ops in sorted(opsets.items()):
+            lines.append(f"  {domain} {opset}: {', '.join(sorted(ops))}")
+    return "\n".join(lines)
 
-        Raises:
-            ContractError: an unknown option or value.
-        """
-        WriteOptions.parse(request.options)
 
-    def write(self, model: Model, request: ArtifactRequest) -> Artifact:
-        """A fused or quantized stage as an .onnx file in memory.
+def lowering_table() -> LoweringTable[Any]:
+    """The canonical set."""
+    from deploykit_onnx.lowerings import TABLE
 
-        Args:
-            model: A fused stage (fp32, fp16) or one with QDQ (w8, int8); static shapes.
-            request: Options: see `deploykit_onnx.options.OPTIONS`.
-
-        Raises:
-            UnsupportedOpsError: an op that is not in the canonical set.
-            ContractError: an unknown option, or a stage that does not fit the precision.
-            DataError: fp16 of a constant that float16 cannot hold.
-        """
-        from deploykit.passes.base import run_passes
-        from deploykit_onnx.half_precision import convert_to_half
-        from deploykit_onnx.lowerings import TABLE
-        from deploykit_onnx.policy import WRITING
-        from deploykit_onnx.write_ort_file import write_ort_file
-
-        options = WriteOptions.parse(request.options)
-        _check_stage(model, request.precision)
-        TABLE.check(model.graph.graph)
-        graph = model.graph.clone()
-        run_passes(graph, WRITING)
-        if request.precision is Precision.FP16:
-            convert_to_half(graph)
-        written = model.advanced(graph, model.stage, ())
-        data = written.serialized()
-        companions = {}
-        if options.ort:
-            ort = write_ort_file(data)
-            companions = {_ORT: ort.data, ".required_operators.config": ort.operators.encode()}
-        names, specs = _integer_values(graph)
-        if not names:
-            names, specs = _float_values(model.graph, graph)
-        steps = {
-            v.name: specs[names[v.name]].quantization for v in written.outputs if v.name in names
-        }
-        return Artifact(
-            target=NAME,
-            precision=request.precision,
-            suffix=".onnx",
-            data=data,
-            companions=companions,
-            inputs=written.inputs,
-            outputs=written.outputs,
-            output_steps={name: params for name, params in steps.items() if params is not None},
-            value_names=names,
-            value_specs=specs,
-            summary={"ops": len(graph.graph), "op_counts": _op_counts(graph)},
-            warnings=(_SATURATION,) if _may_saturate(graph, specs) else (),
-        )
-
-    def recognizes(self, path: Path) -> bool:
-        """Whether a file is an .ort file; an .onnx file is a source."""
-        from deploykit_onnx.rewrite_ort_file import IDENTIFIER
-
-        try:
-            with path.open("rb") as stream:
-                return stream.read(8)[4:] == IDENTIFIER
-        except OSError:
-            return False
-
-    def inspect(self, path: Path) -> str:
-        """The operators of an .ort file in words.
-
-        Raises:
-            SourceError: the file is damaged.
-        """
-        from deploykit_onnx.write_ort_file import read_operators
-
-        lines = [f"{path.name}: ONNX Runtime flatbuffer, {path.stat().st_size:,} bytes"]
-        for domain, opsets in sorted(read_operators(path).items()):
-            for opset, ops in sorted(opsets.items()):
-                lines.append(f"  {domain} {opset}: {', '.join(sorted(ops))}")
-        return "\n".join(lines)
+    return TABLE
 
 
 def _check_stage(model: Model, precision: Precision) -> None:

@@ -1,6 +1,7 @@
 """TFLite for deploykit: policy, lowering table, writer, inspection and LiteRT runners.
 
-    target              the object behind the entry point
+    definition          the target as data, behind the entry point
+    target              from a stage to a file in memory
     policy, rewrite_*   how the format's int8 specification is met
     lower_graph         driver of lower_convolution, lower_elementwise, ... (one table)
     layout              the one module with permutations
@@ -15,8 +16,6 @@ Importing this package imports none of flatbuffers, the runtime and onnx_ir.
 
 from __future__ import annotations
 
-from deploykit_tflite.target import TfliteTarget
-
-TARGET = TfliteTarget()
+from deploykit_tflite.definition import TARGET
 
 __all__ = ["TARGET"]

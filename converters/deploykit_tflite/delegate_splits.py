@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deploykit.graph.op_facts import interval
-from deploykit.lint.delegate_split import DelegateSplit
+from deploykit.lint.finding import DelegateSplit
 from deploykit.model import Model, Precision
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.child_process import run_child
-from deploykit.cost.measure import MeasuredFiles
+from deploykit.cost.layer import MeasuredFiles
 from deploykit.errors import RunnerError
 from deploykit.own_process import claim_process
 

@@ -209,3 +209,18 @@ class ModelProfile:
     before: StageCost
     after: StageCost
     measurement: Measurement | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredFiles:
+    """What a target measured.
+
+    Attributes:
+        runtime: Runtime, version, kernel set and threads, in words.
+        clock: ``CPU`` or ``wall clock``.
+        us: Microseconds of one inference of each file, in order: the median over rounds.
+    """
+
+    runtime: str
+    clock: str
+    us: tuple[float, ...]

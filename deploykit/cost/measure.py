@@ -1,6 +1,6 @@
 """Measured times beside the counts: each layer of the fused stage, and the whole.
 
-A target that can time its own files says so by a method ``measure_files`` (`MeasuringTarget`).
+A target that can time its own files names a ``file_measurer`` in its definition.
 Runtimes hand a whole network to one kernel library, which tells nobody what a layer took; so each
 layer is written as a file of its own, with its real shapes and weights, by the target's own writer.
 All files and the whole network run in turn, round after round, so that a drift of the machine's
@@ -14,11 +14,10 @@ layers therefore differs from the whole (0.76 to 1.01 of it where it was tried);
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from deploykit.cost.layer import Measurement, ModelProfile, ProfiledRun
+from deploykit.cost.layer import Measurement, ModelProfile
 from deploykit.cost.split_layers import split_layers
 from deploykit.errors import UnsupportedModelError, UserError
 from deploykit.model import Model, Precision
@@ -29,47 +28,6 @@ if TYPE_CHECKING:
 METHOD = (
     "median {clock} time of one inference that follows another; each layer in a file of its own"
 )
-
-
-@dataclass(frozen=True)
-class MeasuredFiles:
-    """What a target measured.
-
-    Attributes:
-        runtime: Runtime, version, kernel set and threads, in words.
-        clock: ``CPU`` or ``wall clock``.
-        us: Microseconds of one inference of each file, in order: the median over rounds.
-    """
-
-    runtime: str
-    clock: str
-    us: tuple[float, ...]
-
-
-@runtime_checkable
-class MeasuringTarget(Protocol):
-    """A target that can time its own files."""
-
-    def measure_files(
-        self, files: Sequence[bytes], *, rounds: int, threads: int, timeout_s: float
-    ) -> MeasuredFiles:
-        """Run files in turn, ``rounds`` times, in a process of its own.
-
-        Raises:
-            RunnerError: the runtime refuses a file, crashes, or takes too long.
-        """
-
-
-@runtime_checkable
-class ProfilingTarget(Protocol):
-    """A target whose runtime has a profiler of its own."""
-
-    def profile_ops(self, file: bytes, *, runs: int, timeout_s: float) -> ProfiledRun:
-        """Run a file ``runs`` times under the runtime's profiler.
-
-        Raises:
-            RunnerError: there is no profiler in the runtime that is installed, or it fails.
-        """
 
 
 def measure_profile(
@@ -105,9 +63,9 @@ def measure_profile(
     from deploykit.target import ArtifactRequest, find_target
 
     target = find_target(target_name)
-    if not isinstance(target, MeasuringTarget):
+    if not target.file_measurer:
         raise UserError(
-            f"the target {target_name} cannot measure", expected="a target with measure_files"
+            f"the target {target_name} cannot measure", expected="a target with a file_measurer"
         )
     if has_qdq(fused.graph) and precision is not Precision.INT8:
         raise UserError(
@@ -120,7 +78,7 @@ def measure_profile(
     files = [target.write(fused, request).data, *layers.values()]
     profiled = None
     if runtime_profiler:
-        if not isinstance(target, ProfilingTarget):
+        if not target.op_profiler:
             raise UserError(f"the runtime of {target_name} has no profiler that we can use")
         profiled = target.profile_ops(files[0], runs=rounds, timeout_s=timeout_s)
     found = target.measure_files(files, rounds=rounds, threads=threads, timeout_s=timeout_s)

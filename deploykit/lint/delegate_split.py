@@ -1,50 +1,20 @@
 """Ops that the runtime's fast kernel library does not take, so that the network falls in pieces.
 
-Which ops these are is the target's to say (`DelegatingTarget`); the core knows no runtime.
+Which ops these are is the target's to say (``split_finder`` of its definition); the core knows no
+runtime.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 from deploykit.errors import UnsupportedOpsError
 from deploykit.graph.reading import is_op
 from deploykit.lint.finding import Finding, Severity
 from deploykit.lint.rule import LintContext, Rule, label_of, register_rule
-from deploykit.model import Model, Precision
-
-
-@dataclass(frozen=True)
-class DelegateSplit:
-    """One op of the artefact that the fast kernel library leaves.
-
-    Attributes:
-        value: Name of a value of the stage: the one that the op makes.
-        op: The op's name in the artefact.
-        library: The kernel library's name.
-    """
-
-    value: str
-    op: str
-    library: str
-
-
-@runtime_checkable
-class DelegatingTarget(Protocol):
-    """A target that knows what its runtime's kernel library takes."""
-
-    def delegate_splits(self, fused: Model, precision: Precision) -> tuple[DelegateSplit, ...]:
-        """The ops that would be left, in the order of the artefact.
-
-        Args:
-            fused: A fused stage.
-            precision: What the artefact is to compute in.
-
-        Raises:
-            UnsupportedOpsError: the stage cannot be lowered at all.
-        """
+from deploykit.model import Precision
 
 
 @register_rule
@@ -63,7 +33,7 @@ class DelegateSplits(Rule):
         costs its own time alone: a warning. An op that cannot be lowered at all is an error.
         """
         target = context.target
-        if not isinstance(target, DelegatingTarget):
+        if target is None or not target.split_finder:
             return
         layers = list(context.layers())
         heavy = [i for i, (_, node) in enumerate(layers) if is_op(node, "Conv", "Gemm")]

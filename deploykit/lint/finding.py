@@ -75,3 +75,18 @@ class LintReport:
     def count(self, severity: Severity) -> int:
         """Number of findings of exactly that severity."""
         return sum(f.severity is severity for f in self.findings)
+
+
+@dataclass(frozen=True)
+class DelegateSplit:
+    """One op of the artefact that the fast kernel library leaves.
+
+    Attributes:
+        value: Name of a value of the stage: the one that the op makes.
+        op: The op's name in the artefact.
+        library: The kernel library's name.
+    """
+
+    value: str
+    op: str
+    library: str

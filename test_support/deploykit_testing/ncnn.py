@@ -107,7 +107,7 @@ def quantized(model: Model, inputs: Arrays, **options: str) -> Model:
         data_fingerprint="test",
         model_fingerprint="test",
     )
-    policy = TARGET.policy_with(Precision.INT8, options)
+    policy = TARGET.policy(Precision.INT8, options)
     assert policy is not None
     return quantize_model(model, policy, table)
 

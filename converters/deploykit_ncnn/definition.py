@@ -1,0 +1,63 @@
+"""The target as data: what the core is told of it, and where each capability stands."""
+
+from __future__ import annotations
+
+from deploykit.model import Precision
+from deploykit.runners.arm64 import on_arm64
+from deploykit.runners.base import RunnerDefinition
+from deploykit.target_definition import TargetDefinition
+from deploykit_ncnn.options import OPTIONS
+
+NAME = "ncnn"
+_BACKEND = "deploykit_ncnn.backends:NcnnBackend"
+#: float16 storage and arithmetic: 48-60 dB and at most 6e-3 of the range on ten families on ARM
+#: cores; a kernel that is wrong leaves 14-33 dB.
+_FLOAT16_LIMITS = tuple(
+    f"{precision}.{limit}"
+    for precision in ("fp32", "fp16")
+    for limit in ("max_error_over_range=2e-2", "reference_error_over_range=2e-2", "snr_db=40")
+)
+
+_RUNNERS = (
+    RunnerDefinition(
+        name="ncnn",
+        backend=_BACKEND,
+        requires="ncnn",
+        extra=NAME,
+        runs=NAME,
+        description="ncnn on the CPU, float32 arithmetic: the same numbers on every CPU",
+    ),
+    RunnerDefinition(
+        name="ncnn-vulkan",
+        backend=_BACKEND,
+        requires="ncnn",
+        extra=NAME,
+        runs=NAME,
+        description="ncnn by Vulkan, float32 arithmetic",
+        options={"vulkan": True},
+        probe="deploykit_ncnn.backends:why_no_vulkan",
+    ),
+    RunnerDefinition(
+        name="ncnn-default",
+        backend=_BACKEND,
+        requires="ncnn",
+        extra=NAME,
+        runs=NAME,
+        description="ncnn on the CPU by its own options, as apps run it that set none: float16 "
+        "storage, and arithmetic where the CPU has it",
+        options={"arithmetic": "default"},
+        limits=_FLOAT16_LIMITS,
+    ),
+)
+
+TARGET = TargetDefinition(
+    name=NAME,
+    precisions=(Precision.FP32, Precision.FP16, Precision.INT8),
+    writer="deploykit_ncnn.target:write_artifact",
+    lowering_table="deploykit_ncnn.lower_graph:lowering_table",
+    recognizer="deploykit_ncnn.read_files:is_param",
+    inspector="deploykit_ncnn.inspect_files:inspect_files",
+    quantization="deploykit_ncnn.target:choose_policy",
+    options=OPTIONS,
+    runners=(*_RUNNERS, *(on_arm64(r) for r in _RUNNERS if not r.probe)),
+)

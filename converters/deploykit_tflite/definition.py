@@ -1,0 +1,88 @@
+"""The target as data: what the core is told of it, and where each capability stands."""
+
+from __future__ import annotations
+
+from deploykit.model import Precision
+from deploykit.runners.arm64 import on_arm64
+from deploykit.runners.base import RunnerDefinition
+from deploykit.runners.environments import Environment
+from deploykit.target_definition import TargetDefinition
+from deploykit_tflite.options import OPTIONS
+
+NAME = "tflite"
+_BACKEND = "deploykit_tflite.backends:LiteRtBackend"
+
+
+#: The oldest runtime that phones in the field still have; its last release is of 2023.
+TFLITE_RUNTIME = Environment(
+    name="tflite-runtime",
+    requirements=("tflite-runtime==2.14.0", "numpy<2"),
+    python="3.11",
+    imports="tflite_runtime.interpreter",
+)
+
+
+def _runner(name: str, kernels: str, description: str) -> RunnerDefinition:
+    return RunnerDefinition(
+        name=name,
+        backend=_BACKEND,
+        requires="ai_edge_litert",
+        extra="tflite",
+        runs=NAME,
+        description=description,
+        options={"kernels": kernels},
+    )
+
+
+_RUNNERS = (
+    _runner("litert", "xnnpack", "LiteRT with XNNPACK, as phones run it on the CPU"),
+    _runner("litert-reference", "reference", "LiteRT's reference kernels, the golden"),
+)
+_SECOND_OPINIONS = (
+    RunnerDefinition(
+        name="tensorflow-lite",
+        backend=_BACKEND,
+        requires="tensorflow",
+        extra="tensorflow",
+        runs=NAME,
+        description="TensorFlow's own interpreter with XNNPACK, on request",
+        options={"kernels": "xnnpack", "package": "tensorflow"},
+        on_request=True,
+    ),
+    RunnerDefinition(
+        name="tflite-runtime",
+        backend=_BACKEND,
+        requires="",
+        extra="",
+        runs=NAME,
+        description="tflite-runtime 2.14 with XNNPACK, the oldest in the field, on request",
+        options={"kernels": "xnnpack", "package": "tflite_runtime"},
+        on_request=True,
+        environment=TFLITE_RUNTIME,
+    ),
+)
+
+TARGET = TargetDefinition(
+    name=NAME,
+    precisions=(
+        Precision.FP32,
+        Precision.FP16,
+        Precision.W8,
+        Precision.INT8,
+    ),
+    writer="deploykit_tflite.target:write_artifact",
+    lowering_table="deploykit_tflite.target:lowering_table",
+    recognizer="deploykit_tflite.target:recognizes",
+    inspector="deploykit_tflite.inspect_file:inspect_file",
+    quantization="deploykit_tflite.target:choose_policy",
+    request_check="deploykit_tflite.target:check_request",
+    file_measurer="deploykit_tflite.measure_files:measure_files",
+    op_profiler="deploykit_tflite.profile_ops:profile_ops",
+    split_finder="deploykit_tflite.delegate_splits:find_delegate_splits",
+    options=OPTIONS,
+    runners=(
+        *_RUNNERS,
+        *_SECOND_OPINIONS,
+        *map(on_arm64, _RUNNERS),
+    ),
+)
