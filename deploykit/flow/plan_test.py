@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,10 +9,9 @@ import pytest
 from deploykit.errors import ContractError, MissingDependencyError, UserError
 from deploykit.flow import plan as planning
 from deploykit.flow.plan import ConvertRequest, choose_runners, plan_artifacts
-from deploykit.lowering import LoweringTable
 from deploykit.model import Precision
 from deploykit.runners.base import RunnerDefinition
-from deploykit.target import Target
+from deploykit.target_definition import TargetDefinition
 from deploykit.target_options import TargetOption
 from deploykit.verdict import SkippedTarget
 
@@ -25,39 +23,20 @@ def runner(name: str, **fields: Any) -> RunnerDefinition:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PlannedTarget:
-    """As much of a target as planning asks for."""
-
-    name: str
-    precisions: tuple[Precision, ...] = (Precision.FP32, Precision.INT8)
-    options: tuple[TargetOption, ...] = ()
-    runners: tuple[RunnerDefinition, ...] = ()
-
-    def policy(self, precision: Precision) -> None:
-        return None
-
-    def write(self, model: object, request: object) -> Any:
-        raise AssertionError("planning writes nothing")
-
-    def lowerings(self) -> LoweringTable[Any]:
-        return LoweringTable(self.name)
-
-    def recognizes(self, path: object) -> bool:
-        return False
-
-    def inspect(self, path: object) -> str:
-        return ""
+def target(name: str, precisions: tuple[Precision, ...], **fields: Any) -> TargetDefinition:
+    """As much of a target as planning asks for; it can write nothing."""
+    nothing = {"writer": "nowhere:nothing", "lowering_table": "nowhere:nothing"}
+    return TargetDefinition(name=name, precisions=precisions, **nothing, **fields)
 
 
 DEPTH = TargetOption("depth", (), "1", "for wide alone", precisions=("int8",))
-TARGETS: Mapping[str, PlannedTarget] = {
-    "narrow": PlannedTarget("narrow", (Precision.FP32,), runners=(runner("slow"),)),
-    "wide": PlannedTarget(
+TARGETS: Mapping[str, TargetDefinition] = {
+    "narrow": target("narrow", (Precision.FP32,), runners=(runner("slow"),)),
+    "wide": target(
         "wide",
         tuple(Precision),
-        (DEPTH,),
-        (runner("fast"), runner("asked", on_request=True), runner("other")),
+        options=(DEPTH,),
+        runners=(runner("fast"), runner("asked", on_request=True), runner("other")),
     ),
 }
 
@@ -71,7 +50,6 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(planning, "find_target", TARGETS.__getitem__)
     monkeypatch.setattr(planning, "find_runner", runners.__getitem__)
     monkeypatch.setattr(planning, "why_not_installed", lambda name: missing.get(name, ""))
-    assert all(isinstance(target, Target) for target in TARGETS.values())
     return missing
 
 
