@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,10 @@ def test_every_layer_and_the_whole_are_timed() -> None:
 
 def test_a_target_without_a_clock_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
     fused = _fused()
-    monkeypatch.setattr("deploykit.target.find_target", lambda name: object())
+    monkeypatch.setattr(
+        "deploykit.target.find_target",
+        lambda name: replace(find_target("tflite"), file_measurer=""),
+    )
     profile = profile_stages(fused, fused, Precision.FP32)
     with pytest.raises(UserError, match="cannot measure"):
         measure_profile(profile, fused, "other")
