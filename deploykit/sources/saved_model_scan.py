@@ -25,35 +25,46 @@ def _words(text: str) -> frozenset[str]:
 _FILE_OPS = frozenset({"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename"})
 _KNOWN_OPS = _FILE_OPS | _words(
     """
-    Abs Acos Acosh Add AddN AddV2 All Any ArgMax ArgMin Asin Asinh Assert Assign AssignAddVariableOp
-    AssignSubVariableOp AssignVariableOp Atan Atan2 Atanh AvgPool AvgPool3D BatchMatMul
-    BatchMatMulV2 BatchMatMulV3 BatchToSpace BatchToSpaceND BiasAdd BiasAddV1 Bitcast BitwiseAnd
-    BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize Case Cast Ceil CheckNumerics
-    ClipByValue Concat ConcatOffset ConcatV2 Const ControlTrigger Conv2D Conv2DBackpropInput Conv3D
-    Conv3DBackpropInputV2 Cos Cosh CropAndResize Cross Cumprod Cumsum DepthToSpace
-    DepthwiseConv2dNative DestroyResourceOp Diag DiagPart Div DivNoNan Einsum Elu Empty EnsureShape
-    Enter Equal Erf Erfc Exit Exp ExpandDims Expm1 ExtractImagePatches FakeQuantWithMinMaxArgs
-    FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel Fill Floor FloorDiv FloorMod
-    FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
-    GuaranteeConst HardSwish Identity IdentityN If Imag InTopKV2 Inv Invert IsFinite IsInf IsNan
-    IsVariableInitialized L2Loss LRN LeakyRelu LeftShift Less LessEqual LinSpace Log Log1p
-    LogSoftmax LogicalAnd LogicalNot LogicalOr LoopCond MatMul MatrixBandPart MatrixDiag
-    MatrixDiagV2 MatrixDiagV3 MatrixSetDiagV3 Max MaxPool MaxPool3D MaxPoolV2 Maximum Mean Merge Min
-    Minimum MirrorPad Mod Mul MulNoNan Neg NextIteration NoOp NonMaxSuppression NonMaxSuppressionV2
-    NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5 NotEqual OneHot OnesLike Pack Pad
-    PadV2 PartitionedCall Placeholder PlaceholderV2 PlaceholderWithDefault Pow PreventGradient Prod
-    QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 QuantizeAndDequantizeV4 RandomStandardNormal
-    RandomUniform RandomUniformInt Range Rank ReadVariableOp Real RealDiv Reciprocal Relu Relu6
-    Reshape ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor ResourceGather Reverse
-    ReverseSequence ReverseV2 RightShift Rint Roll Round Rsqrt ScatterNd Select SelectV2 Selu Shape
-    ShapeN Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToBatch SpaceToBatchND
-    SpaceToDepth Split SplitV Sqrt Square SquaredDifference Squeeze StatefulPartitionedCall
-    StatelessIf StatelessRandomGetKeyCounter StatelessRandomNormalV2 StatelessRandomUniformV2
-    StatelessWhile StaticRegexFullMatch StopGradient StridedSlice StringJoin Sub Sum Switch Tan Tanh
-    TensorListElementShape TensorListFromTensor TensorListGetItem TensorListLength TensorListReserve
-    TensorListSetItem TensorListStack TensorScatterUpdate Tile TopK TopKV2 Transpose TruncateDiv
-    TruncatedNormal Unpack UnravelIndex VarHandleOp VarIsInitializedOp Variable VariableShape
-    VariableV2 Where While Xdivy Xlogy ZerosLike
+    Abs Acos Acosh Add AddN AddV2 AdjustContrastv2 AdjustHue AdjustSaturation All Angle Any
+    ApproximateEqual ArgMax ArgMin Asin Asinh Assert Assign AssignAddVariableOp AssignSubVariableOp
+    AssignVariableOp Atan Atan2 Atanh AvgPool AvgPool3D BatchMatMul BatchMatMulV2 BatchMatMulV3
+    BatchMatrixBandPart BatchToSpace BatchToSpaceND BesselI0 BesselI0e BesselI1 BesselI1e Betainc
+    BiasAdd BiasAddV1 Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs BroadcastTo Bucketize
+    Case Cast Ceil CheckNumerics Cholesky ClipByValue CombinedNonMaxSuppression Complex ComplexAbs
+    Concat ConcatOffset ConcatV2 Conj ConjugateTranspose Const ControlTrigger Conv2D
+    Conv2DBackpropInput Conv3D Conv3DBackpropInputV2 Cos Cosh CropAndResize Cross Cumprod Cumsum
+    CumulativeLogsumexp Dawsn DepthToSpace DepthwiseConv2dNative DestroyResourceOp Diag DiagPart
+    Digamma Dilation2D DisableCopyOnRead Div DivNoNan DynamicPartition DynamicStitch Einsum Elu
+    Empty EmptyTensorList EnsureShape Enter Equal Erf Erfc Erfcinv Erfinv Exit Exp ExpandDims Expint
+    Expm1 ExtractImagePatches FFT FFT2D FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars
+    FakeQuantWithMinMaxVarsPerChannel Fill Floor FloorDiv FloorMod FractionalAvgPool
+    FractionalMaxPool FresnelCos FresnelSin FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3 Gather
+    GatherNd GatherV2 Greater GreaterEqual GuaranteeConst HSVToRGB HardSwish IFFT IFFT2D IRFFT
+    IRFFT2D Identity IdentityN If Igamma Igammac Imag InTopKV2 Inv Invert InvertPermutation IsFinite
+    IsInf IsNan IsVariableInitialized L2Loss LRN LeakyRelu LeftShift Less LessEqual Lgamma LinSpace
+    Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr LoopCond LowerBound MatMul MatrixBandPart
+    MatrixDeterminant MatrixDiag MatrixDiagV2 MatrixDiagV3 MatrixInverse MatrixSetDiagV3 Max MaxPool
+    MaxPool3D MaxPoolV2 MaxPoolWithArgmax Maximum Mean Merge Min Minimum MirrorPad Mod Mul MulNoNan
+    Ndtri Neg NextAfter NextIteration NoOp NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3
+    NonMaxSuppressionV4 NonMaxSuppressionV5 NotEqual OneHot OnesLike Pack Pad PadV2 ParallelConcat
+    ParallelDynamicStitch PartitionedCall Placeholder PlaceholderV2 PlaceholderWithDefault Polygamma
+    PopulationCount Pow PreventGradient Prod Qr QuantizeAndDequantizeV2 QuantizeAndDequantizeV3
+    QuantizeAndDequantizeV4 RFFT RFFT2D RGBToHSV RandomStandardNormal RandomUniform RandomUniformInt
+    Range Rank ReadVariableOp Real RealDiv Reciprocal Relu Relu6 Reshape ResizeArea ResizeBicubic
+    ResizeBilinear ResizeNearestNeighbor ResourceGather Reverse ReverseSequence ReverseV2 RightShift
+    Rint RngReadAndSkip Roll Round Rsqrt ScaleAndTranslate ScatterNd ScatterNdNonAliasingAdd
+    SegmentSum Select SelectV2 SelfAdjointEigV2 Selu Shape ShapeN Sigmoid Sign Sin Sinh Size Slice
+    Softmax Softplus Softsign SpaceToBatch SpaceToBatchND SpaceToDepth Spence Split SplitV Sqrt
+    Square SquaredDifference Squeeze StatefulPartitionedCall StatelessIf StatelessRandomGetAlg
+    StatelessRandomGetKeyCounter StatelessRandomGetKeyCounterAlg StatelessRandomNormalV2
+    StatelessRandomUniformIntV2 StatelessRandomUniformV2 StatelessWhile StaticRegexFullMatch
+    StopGradient StridedSlice StringJoin Sub Sum Svd Switch Tan Tanh TensorListConcatV2
+    TensorListElementShape TensorListFromTensor TensorListGather TensorListGetItem TensorListLength
+    TensorListPopBack TensorListPushBack TensorListReserve TensorListScatterV2 TensorListSetItem
+    TensorListSplit TensorListStack TensorScatterAdd TensorScatterSub TensorScatterUpdate Tile TopK
+    TopKV2 Transpose TruncateDiv TruncatedNormal Unique UniqueV2 Unpack UnravelIndex
+    UnsortedSegmentSum UpperBound VarHandleOp VarIsInitializedOp Variable VariableShape VariableV2
+    Where While Xdivy XlaSharding Xlogy ZerosLike Zeta
     """
 )
 
