@@ -12,11 +12,10 @@ import numpy as np
 from deploykit.bundle import Bundle, read_bundle
 from deploykit.errors import BundleError, SourceError, UserError
 from deploykit.files import files_in, sha256_of
+from deploykit.flow.runners import opened_reference, select_runners
 from deploykit.parity.samples import run_samples
-from deploykit.parity.stages import STAGE_RUNNER, opened_stage
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
-from deploykit.runners.registry import available_runners, find_runner, named_runners
 from deploykit.target import find_target
 from deploykit.verdict import AccuracyRow, AccuracyTable
 
@@ -72,23 +71,18 @@ def evaluate(
         )
         rows.append(_row("reference", "fp32", runtime, size, reference, reference))
     for artifact in bundle.artifacts:
-        definitions = find_target(artifact.target).runners
-        here = (
-            named_runners(definitions, runners) if runners else available_runners(definitions)[:1]
-        )
-        names = [d.name for d in here]
-        for name in names:
-            options = {"threads": threads}
-            file = find_runner(name).file_to_run(artifact.path, [f.path for f in artifact.files])
+        chosen = select_runners(find_target(artifact.target).runners, runners, ())
+        for one in chosen if runners else chosen[:1]:
+            file = one.file_to_run(artifact.path, [f.path for f in artifact.files])
             if not file:
                 continue
-            spec = RunnerSpec(name, str(folder / file), options, timeout_s)
+            spec = RunnerSpec(one.name, str(folder / file), {"threads": threads}, timeout_s)
             with open_runner(spec) as runner:
                 top1 = _measure(
                     runner, artifact.inputs[0], artifact.outputs[0], bundle.preprocess, images
                 )
             rows.append(
-                _row(artifact.path, artifact.precision, name, artifact.bytes, top1, reference)
+                _row(artifact.path, artifact.precision, one.name, artifact.bytes, top1, reference)
             )
     if not rows:
         raise UserError(f"none of the runners {', '.join(runners)} runs an artefact of {folder}")
@@ -133,16 +127,9 @@ def _evaluate_reference(
         )
     model = load(path)
     size = sum(file.stat().st_size for file in files_in(path))
-    if model.source.reference == STAGE_RUNNER:
-        with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
-            measured = _measure(runner, bundle.inputs[0], bundle.outputs[0], preprocess, images)
-            return measured, runner.info.name, size
-    options = {
-        "load_options": dict(model.source.load_options),
-        "threads": threads,
-        "batch": bundle.inputs[0].shape[0],
-    }
-    with open_runner(RunnerSpec(model.source.reference, str(path), options, timeout_s)) as runner:
+    with opened_reference(
+        model, batch=bundle.inputs[0].shape[0], threads=threads, timeout_s=timeout_s
+    ) as runner:
         measured = _measure(runner, bundle.inputs[0], bundle.outputs[0], preprocess, images)
         return measured, runner.info.name, size
 

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploykit.errors import UserError
+from deploykit.flow.runners import select_runners
 from deploykit.installation import why_not_installed
 from deploykit.model import Precision
-from deploykit.runners.arm64 import SUFFIX as ARM64_SUFFIX
-from deploykit.runners.arm64 import names_on_cpus
-from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.process import check_installed
-from deploykit.runners.registry import available_runners, find_runner, named_runners
+from deploykit.runners.registry import find_runner
 from deploykit.target import (
     ArtifactRequest,
     Target,
@@ -213,29 +211,6 @@ def _precision_called(text: str) -> Precision:
         raise UserError(
             f"unknown precision {text!r}", expected=f"one of {', '.join(_PRECISIONS)}"
         ) from None
-
-
-def select_runners(
-    definitions: Sequence[RunnerDefinition], names: Sequence[str], cpus: Sequence[str]
-) -> tuple[RunnerDefinition, ...]:
-    """The runners of a target that verify.
-
-    Args:
-        definitions: All that it has.
-        names: Those that the user wants; empty for all that are here, but those on request.
-        cpus: ARM64 CPUs: the runners on them are added, or, where ARM64 runners are among
-            ``names``, these are what runs on them.
-    """
-    if not names:
-        usual = available_runners(definitions)
-        return (*usual, *named_runners(definitions, names_on_cpus(definitions, cpus)))
-    named = named_runners(definitions, names)
-    if not cpus:
-        return named
-    arm = [d for d in named if d.name.endswith(ARM64_SUFFIX)]
-    others = [d for d in named if d not in arm]
-    emulated = named_runners(definitions, names_on_cpus(arm or definitions, cpus))
-    return (*others, *emulated)
 
 
 def choose_runners(

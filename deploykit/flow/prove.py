@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from deploykit.errors import RunnerError, UserError
 from deploykit.flow.make import BuiltArtifact
+from deploykit.flow.runners import opened_reference
 from deploykit.golden import Golden
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.attribute import compare_stages
@@ -21,10 +22,8 @@ from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.metrics import max_error_over_range
 from deploykit.parity.samples import first_samples, run_samples
 from deploykit.parity.sensitivity import measure_sensitivity
-from deploykit.parity.stages import STAGE_RUNNER, opened_stage, run_stage
+from deploykit.parity.stages import run_stage
 from deploykit.passes.pipeline import advance
-from deploykit.runners.base import Runner, RunnerSpec
-from deploykit.runners.process import open_runner
 from deploykit.runners.registry import find_runner
 from deploykit.verdict import LayerRow, RunnerExit, StageRow, Verdict
 
@@ -166,25 +165,12 @@ def _way_of(model: Model, fused: Model, made: Sequence[BuiltArtifact]) -> dict[s
 def _run_reference(
     model: Model, fused: Model, inputs: Mapping[str, FloatArray], request: ProofRequest
 ) -> tuple[Mapping[str, FloatArray], str]:
-    threads, timeout_s = request.threads, request.timeout_s
-    if model.source.reference == STAGE_RUNNER:
-        with opened_stage(model, threads=threads, timeout_s=timeout_s) as runner:
-            return _outputs(runner, fused, inputs)
-    options = {
-        "load_options": dict(model.source.load_options),
-        "threads": threads,
-        "batch": fused.inputs[0].shape[0],
-    }
-    spec = RunnerSpec(model.source.reference, model.source.path, options, timeout_s)
-    with open_runner(spec) as runner:
-        return _outputs(runner, fused, inputs)
-
-
-def _outputs(
-    runner: Runner, fused: Model, inputs: Mapping[str, FloatArray]
-) -> tuple[Mapping[str, FloatArray], str]:
-    outputs = run_samples(runner, inputs, fused.inputs, fused.outputs)
-    return outputs, f"{runner.info.runtime} {runner.info.version}"
+    batch = fused.inputs[0].shape[0]
+    with opened_reference(
+        model, batch=batch, threads=request.threads, timeout_s=request.timeout_s
+    ) as runner:
+        outputs = run_samples(runner, inputs, fused.inputs, fused.outputs)
+        return outputs, f"{runner.info.runtime} {runner.info.version}"
 
 
 def _trials_of(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deploykit.bundle import GOLDEN, Bundle, BundleArtifact, read_bundle
 from deploykit.errors import BundleError, RunnerError, UserError
-from deploykit.flow.plan import select_runners
+from deploykit.flow.runners import select_runners
 from deploykit.golden import Golden
 from deploykit.model import Model, Precision, SourceInfo, Stage
 from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import UserError
-from deploykit.flow.plan import select_runners
+from deploykit.flow.runners import select_runners
 from deploykit.runners import make_arm64
 from deploykit.runners.arm64 import ARM64, CPUS, on_arm64, on_cpu
 from deploykit.runners.base import RunnerDefinition
