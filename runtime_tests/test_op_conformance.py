@@ -22,12 +22,13 @@ from deploykit.model import Model, Precision
 from deploykit.runners.registry import available_runners
 from deploykit.target import Artifact, ArtifactRequest, available_targets, find_target, policy_of
 from deploykit.tensors import Array
+from deploykit_quantize.method import Calibration
 
 pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed (extra [tflite])")
 
 from deploykit_testing.tflite import run_onnxruntime, stage_of
 
-#: Op > the branch that has it; x and p are feature maps, p above zero, v is a vector a sample.
+#: Op → the branch that has it; x and p are feature maps, p above zero, v is a vector a sample.
 BRANCHES = {
     "Conv": "Conv <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [1, 1], "
     "dilations = [1, 1], group = 1> (x, conv_weight, bias)",
@@ -189,7 +190,9 @@ def _results(name: str, precision: Precision) -> tuple[dict[str, Array], list[di
     stage = _network([op.op_type for op in CANONICAL_OPS if op.key in carried])
     policy = policy_of(target, precision, {})
     if policy is not None:
-        stage = quantize_stage(stage, policy, ConvertRequest(), _table(stage))
+        stage = quantize_stage(
+            stage, policy, ConvertRequest(method="minmax"), Calibration(_table(stage))
+        )
     artifact = target.write(stage, ArtifactRequest(precision, {}))
     return run_onnxruntime(stage, _inputs()), _run(artifact, name)
 
