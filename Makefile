@@ -46,7 +46,7 @@ bench: $(STAMP)
 oracle: $(STAMP)
 	$(BIN)/python runtime_tests/oracle/compare_commits.py $(BASE) $(NAMES) $(if $(NAMES),,--full-size)
 
-# An environment of its own, made once and again whenever the requirements change.
+# A separate environment, made once and again whenever the requirements change.
 $(STAMP): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'deploykit needs Python 3.11 or later')"
 	$(PYTHON) -m venv $(VENV)

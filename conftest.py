@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("deploykit_testing")
 
 @pytest.fixture(autouse=True)
 def unlimited_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables are as wide as they are: workers of a parallel run have a COLUMNS of their own."""
+    """Tables are as wide as they are: workers of a parallel run have a separate COLUMNS."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 

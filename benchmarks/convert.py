@@ -2,10 +2,10 @@
 
     python benchmarks/convert.py [--runs 5] [--only SUBSTRING]
 
-Each case is one run of the command line in a process of its own; CPU seconds are user + system of
+Each case is one run of the command line in a separate process; CPU seconds are user + system of
 that process and its children, peak memory is that of the largest single process. The models are
 MobileNetV2 (torchvision) and GhostNet 1.0x (timm) at 224 x 224 with random weights and BatchNorm
-statistics that are not trivial; 32 calibration pictures are smooth random ones. The peers' figures
+statistics that are not trivial; 32 calibration images are smooth random ones. The peers' figures
 were measured on the same kind of machine with the same networks and are quoted for comparison.
 """
 
@@ -80,15 +80,15 @@ CASES = (
                 _PT_PEER,
             ),
             Case(
-                f"{net} .pt > int8, 32 pictures",
-                ("convert", f"{{{net}.pt}}", "--int8", "--calibrate", "{pictures.npz}", *_QUIET),
+                f"{net} .pt > int8, 32 images",
+                ("convert", f"{{{net}.pt}}", "--int8", "--calibrate", "{images.npz}", *_QUIET),
                 10.0,
                 650,
                 _INT8_PEER,
             ),
             Case(
                 f"{net} .pt > int8, verified",
-                ("convert", f"{{{net}.pt}}", "--int8", "--calibrate", "{pictures.npz}", "--quiet"),
+                ("convert", f"{{{net}.pt}}", "--int8", "--calibrate", "{images.npz}", "--quiet"),
                 0.0,
                 0,
                 "(no peer verifies)",
@@ -99,7 +99,7 @@ CASES = (
 
 
 def make_inputs(folder: Path) -> None:
-    """Write the checkpoints, .onnx files and pictures that the cases read, in a process apart."""
+    """Write the checkpoints, .onnx files and images that the cases read, in a process apart."""
     script = """
 import sys, numpy as np, torch
 from pathlib import Path
@@ -128,7 +128,7 @@ for name, (arch, net) in nets.items():
     smooth = [
         np.asarray(Image.fromarray(c).resize((224, 224), Image.Resampling.BICUBIC)) for c in coarse
     ]
-    np.savez_compressed(folder / "pictures.npz", images=np.stack(smooth))
+    np.savez_compressed(folder / "images.npz", images=np.stack(smooth))
 
 
 def measure(command: list[str], folder: Path) -> tuple[float, float]:

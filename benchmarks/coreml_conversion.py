@@ -46,7 +46,7 @@ model.save(out)
 
 
 def commands(folder: Path, net: str) -> dict[str, list[str]]:
-    """What is measured > its command; each writes into ``folder``."""
+    """What is measured → its command; each writes into ``folder``."""
     deploykit = [sys.executable, "-m", "deploykit", "convert"]
     flags = ["--to", "coreml", "--fp16", "--ios", "15", "--no-verify", "--quiet"]
     own = {

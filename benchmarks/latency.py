@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py FILE [FILE ...] [--loads 5] [--rounds 12] [--repeats 4]
 
-Each load is a process of its own in which every file is loaded and run in turn, round after round;
+Each load is a separate process in which every file is loaded and run in turn, round after round;
 the order changes from load to load. Where a file's memory happens to lie moves its time by up to
 2 % for as long as it is loaded, and no number of rounds averages that away, only loads do. A ratio
 is the median over loads of the median over rounds of a file's time to that of the first file, and
@@ -32,7 +32,7 @@ _MEDIAN_ERROR = 1.2533
 
 
 class LoadedFile:
-    """A file in an interpreter of its own, with inputs of its own dtype."""
+    """A file in a separate interpreter, with inputs of its own dtype."""
 
     def __init__(self, path: Path, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType

@@ -4,8 +4,8 @@
                                  [--svg docs/scaling.svg]
 
 Random weights, every network at 224 x 224 (what grows is the weights, and the number of layers).
-Each figure is the median of runs of the command line in a process of its own, from an .onnx file,
-without verification; int8 calibrates on two pictures. A line is fitted by least squares; R^2 is the
+Each figure is the median of runs of the command line in a separate process, from an .onnx file,
+without verification; int8 calibrates on two images. A line is fitted by least squares; R^2 is the
 share of the variance that it explains.
 """
 
@@ -27,7 +27,7 @@ from deploykit.files import write_atomically
 from deploykit.report.html import Markup, element
 
 NETS = tuple(f"b{i}" for i in range(8))
-#: Precision > its colour in the plot.
+#: Precision → its colour in the plot.
 PRECISIONS = {"fp32": "#174a85", "int8": "#c2571a"}
 #: What is plotted: attribute of `Figure`, its name and unit.
 PANELS = (("cpu_s", "CPU seconds"), ("peak_mb", "peak memory, MB"))

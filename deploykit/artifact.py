@@ -34,14 +34,14 @@ class Artifact:
         suffix: Of the artefact's path, with the dot.
         data: The file's bytes; empty if the path is a folder.
         companions: Files beside it or, if it is a folder, inside of it: suffix to the artefact's
-            stem > bytes, e.g. ``.bin`` or ``.mlpackage/Manifest.json``.
+            stem → bytes, e.g. ``.bin`` or ``.mlpackage/Manifest.json``.
         inputs: Its inputs, in its own layouts and dtypes, in order.
         outputs: Its outputs, in order.
-        output_steps: Output name > the integer quantization behind it, for every output that is
+        output_steps: Output name → the integer quantization behind it, for every output that is
             computed in integers; also where the output itself is float (``io=float32``).
-        value_names: Value name of the stage > tensor name in the artefact, for layer-by-layer
+        value_names: Value name of the stage → tensor name in the artefact, for layer-by-layer
             comparison; only values that exist on both sides.
-        value_specs: Tensor name in the artefact > its layout and quantization.
+        value_specs: Tensor name in the artefact → its layout and quantization.
         summary: What a user should know of it, by name: ``ops``, ``partitions``, ...
         warnings: What may go wrong with it on some machine, and what to do, in words; they become
             the report's.
@@ -61,6 +61,6 @@ class Artifact:
     warnings: tuple[str, ...] = ()
 
     def files(self, stem: str) -> dict[str, bytes]:
-        """Relative path > bytes of every file, for an artefact called ``stem`` + suffix."""
+        """Relative path → bytes of every file, for an artefact called ``stem`` + suffix."""
         found = {stem + self.suffix: self.data} if self.data else {}
         return found | {stem + suffix: data for suffix, data in sorted(self.companions.items())}

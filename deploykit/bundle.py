@@ -67,7 +67,7 @@ def write_bundle(
         folder: Where. An existing folder is replaced only if it is empty, or a bundle whose
             manifest lists all that is in it.
         bundle: The manifest.
-        files: Path relative to the folder > bytes, of all artefacts.
+        files: Path relative to the folder → bytes, of all artefacts.
         golden: Golden vectors, or None.
         calibration_json: The calibration table's text, or None.
 

@@ -3,7 +3,7 @@
 Every child is a Python interpreter that imports from where this process does and from nowhere else:
 never from the current folder, in which a file such as ``numpy.py`` may lie beside the user's model.
 Its environment holds the variables of `_KEPT` and no others, so that none of them makes a runtime
-load code or changes a result. It is in a session of its own: Ctrl-C reaches the parent alone, which
+load code or changes a result. It is in a separate session: Ctrl-C reaches the parent alone, which
 then ends it with all that it started.
 """
 

@@ -31,7 +31,7 @@ _OF_FILES = _WRITE_FILE | _TRUNCATE | _IOCTL
 _SECCOMP_MODE_FILTER, _SECCOMP_TSYNC = 1, 1
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD, _JUMP_EQUAL, _JUMP_GREATER_EQUAL, _RETURN = 0x20, 0x15, 0x35, 0x06
-# Architecture > its number, `seccomp`, and what is refused: socket, connect, execve, execveat,
+# Architecture → its number, `seccomp`, and what is refused: socket, connect, execve, execveat,
 # ptrace, process_vm_writev, io_uring_setup (which would do all of them), unshare, mount.
 _SYSTEMS = {
     "x86_64": (0xC000003E, 317, (41, 42, 59, 322, 101, 311, 425, 272, 165)),

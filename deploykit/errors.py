@@ -8,7 +8,7 @@
     │   ├── BundleError                     a bundle or an output folder
     │   └── MissingDependencyError          an optional package is not installed
     ├── ParityError                exit 1   an artefact does not do what its source does
-    ├── UnsupportedModelError      exit 3   a sound model that deploykit cannot carry
+    ├── UnsupportedModelError      exit 3   a sound model that deploykit does not support
     │   ├── UnsupportedOpsError             ... because of ops, all listed at once
     │   └── NoIntegerLayersError            ... as int8: nothing of it is quantized
     └── RunnerError                exit 1   a runtime refused a model, or failed on it
@@ -106,7 +106,7 @@ class RunnerError(DeploykitError):
 
 
 class RunnerCrashError(RunnerError):
-    """A runtime's process died: by a signal, or by an exit of its own."""
+    """A runtime's process died: by a signal, or by a separate exit."""
 
 
 class RunnerTimeoutError(RunnerError):
@@ -114,7 +114,7 @@ class RunnerTimeoutError(RunnerError):
 
 
 class UnsupportedModelError(DeploykitError):
-    """A sound model that deploykit cannot carry to the target."""
+    """A sound model that deploykit does not support to the target."""
 
     exit_code = EXIT_UNSUPPORTED
 

@@ -20,11 +20,11 @@ class Golden:
     """Golden vectors, all float32 and in the source's layout (NCHW), by value name.
 
     Attributes:
-        inputs: Input name > (n, ...).
-        reference: Output name > (n, ...), of the float reference.
-        stages: Stage key (``fused``, ``tflite.int8``, ...) > output name > (n, ...).
-        runs: Artefact's file > runner > output name > (n, ...): what that runner gave.
-        sensitivity: Output name > how far rounding alone moves it, over its range
+        inputs: Input name → (n, ...).
+        reference: Output name → (n, ...), of the float reference.
+        stages: Stage key (``fused``, ``tflite.int8``, ...) → output name → (n, ...).
+        runs: Artefact's file → runner → output name → (n, ...): what that runner gave.
+        sensitivity: Output name → how far rounding alone moves it, over its range
             (`deploykit.parity.sensitivity`); empty if that was not measured.
     """
 

@@ -114,5 +114,5 @@ def elements_of(shape: Sequence[int]) -> int:
 
 
 def described_limits() -> Mapping[str, int]:
-    """Name > default of every limit."""
+    """Name → default of every limit."""
     return {f.name: getattr(_DEFAULT, f.name) for f in fields(Limits)}

@@ -1,4 +1,4 @@
-"""Lowering tables: op type > function, one table a target."""
+"""Lowering tables: op type → function, one table a target."""
 
 from __future__ import annotations
 

@@ -58,12 +58,12 @@ class BundleArtifact:
         stage: Key of the golden outputs of the stage that it was made from.
         inputs: In the artefact's own layouts and dtypes.
         outputs: Likewise.
-        output_steps: Output name > the integer quantization behind it, also where the output
+        output_steps: Output name → the integer quantization behind it, also where the output
             itself is float.
         summary: What the target says of it.
         verdicts: What the runners said of it.
-        value_names: Value of the stage > tensor of the artefact that holds it.
-        value_specs: Tensor > how it holds it.
+        value_names: Value of the stage → tensor of the artefact that holds it.
+        value_specs: Tensor → how it holds it.
     """
 
     target: str
@@ -100,17 +100,17 @@ class Bundle:
     Attributes:
         name: The model's name.
         source: ``kind``, ``file`` (name only), ``sha256``, ``arch``.
-        libraries: Package > version, of all that shaped the artefacts.
+        libraries: Package → version, of all that shaped the artefacts.
         inputs: The source network's own inputs (float32, NCHW).
         outputs: Its outputs.
-        preprocess: The contract of its picture input, or None.
+        preprocess: The contract of its image input, or None.
         labels: Class names in the order of the output, or None.
         reference: What gave the float reference, in words.
         artifacts: The files.
         calibration: ``samples``, ``data``, ``observer`` and ``warnings``, or None.
         has_golden: Whether golden vectors are there.
         skipped: What was asked for beside the artefacts and not written, and why.
-        stages: Key of a stage > its .onnx file, where the bundle keeps them: what layers are
+        stages: Key of a stage → its .onnx file, where the bundle keeps them: what layers are
             compared with elsewhere.
     """
 

@@ -74,7 +74,7 @@ class SourceInfo:
         sha256: Hash of the file; empty for an object in memory.
         arch: The architecture's name, where there is one, e.g. ``timm/ghostnet_100``.
         load_options: Plain data from which `deploykit.sources.LoadOptions` is built again, so
-            that the ``torch`` runner can load the same thing in a process of its own.
+            that the ``torch`` runner can load the same thing in a separate process.
         reference: Name of the runner that gives the float reference: ``torch`` for what torch
             can run, ``tensorflow`` for what TensorFlow can, ``onnxruntime`` (of the exported
             stage) for an .onnx file.
@@ -100,11 +100,11 @@ class Model:
         preprocess: The contract of its image input, where known.
         preprocess_origin: Where that contract comes from.
         labels: Class names in the order of the output, where known.
-        calibration_sample: uint8 (n, H, W, C) pictures that came with the checkpoint, or None.
+        calibration_sample: uint8 (n, H, W, C) images that came with the checkpoint, or None.
         notes: What the passes did on the way to this stage, oldest first.
         identified: How the architecture was found from the weights, for the user; empty where the
             file or the user names it.
-        channel_factors: Value name > one factor a channel (axis 1), of values that are held
+        channel_factors: Value name → one factor a channel (axis 1), of values that are held
             multiplied so that they lose less when they are quantized.
     """
 
@@ -122,7 +122,7 @@ class Model:
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """The graph's inputs: float32, NCHW where they are pictures or feature maps (rank 4)."""
+        """The graph's inputs: float32, NCHW where they are images or feature maps (rank 4)."""
         return tuple(_spec(v) for v in self.graph.graph.inputs)
 
     @property

@@ -1,4 +1,4 @@
-"""The preprocessing contract: how a picture becomes the tensor that the network was trained on.
+"""The preprocessing contract: how an image becomes the tensor that the network was trained on.
 
 It is one frozen object, carried from the checkpoint to the manifest of the bundle, so that an app
 can do exactly what the training did. `Preprocess.apply` is the reference implementation.
@@ -49,18 +49,18 @@ class ContractOrigin(Enum):
 
 @dataclass(frozen=True)
 class Preprocess:
-    """From an 8-bit picture to a float32 tensor, in this order: colour, resize, crop, normalize.
+    """From an 8-bit image to a float32 tensor, in this order: colour, resize, crop, normalize.
 
-    ``tensor[c] = (picture[c] / 255 - mean[c]) / std[c]``
+    ``tensor[c] = (image[c] / 255 - mean[c]) / std[c]``
 
     Attributes:
         size: Height and width that the network reads, after the crop.
-        color: Channel order of the tensor: ``RGB``, ``BGR`` or ``GRAY``. A grey picture is
+        color: Channel order of the tensor: ``RGB``, ``BGR`` or ``GRAY``. A grey image is
             repeated over three channels where the network wants three.
         resize: Before the centre crop: an int scales the shorter side to it and keeps the aspect
             ratio; a pair is the exact height and width; None resizes straight to ``size``.
         interpolation: ``nearest``, ``bilinear`` or ``bicubic`` (Pillow's, antialiased).
-        mean: Per channel, in units of a picture scaled to 0..1.
+        mean: Per channel, in units of an image scaled to 0..1.
         std: Per channel, same units.
     """
 
@@ -104,7 +104,7 @@ class Preprocess:
 
     @property
     def tensor_range(self) -> tuple[float, float]:
-        """The smallest and largest value that any 8-bit picture can give."""
+        """The smallest and largest value that any 8-bit image can give."""
         low = min((0.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
         high = max((1.0 - m) / s for m, s in zip(self.mean, self.std, strict=True))
         return low, high
@@ -160,11 +160,11 @@ class Preprocess:
             f"(pixel/255 - [{mean}]) / [{std}], range {low:.3g} to {high:.3g}"
         )
 
-    def apply(self, picture: ByteArray | Image) -> FloatArray:
-        """One picture to one tensor.
+    def apply(self, image: ByteArray | Image) -> FloatArray:
+        """One image to one tensor.
 
         Args:
-            picture: A Pillow image of 8 bits a channel, or of 16 bits grey (the upper 8 count);
+            image: A Pillow image of 8 bits a channel, or of 16 bits grey (the upper 8 count);
                 transparency is dropped, and the orientation that a phone's camera wrote into EXIF
                 is applied; or uint8 of shape (H, W), (H, W, 1) or (H, W, 3) in RGB.
 
@@ -172,24 +172,22 @@ class Preprocess:
             float32 of shape (channels, height, width).
 
         Raises:
-            DataError: an array that is no picture, or an image of 32-bit integers or floats.
+            DataError: an array that is no image, or an image of 32-bit integers or floats.
         """
         import numpy as np
         from PIL import Image as PillowImage
         from PIL import ImageOps
 
-        if isinstance(picture, np.ndarray):
-            pixels = picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
+        if isinstance(image, np.ndarray):
+            pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
             if pixels.dtype != np.uint8 or not (
                 pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
             ):
                 raise DataError(
-                    f"an array of dtype {picture.dtype} and shape {picture.shape} as a picture",
+                    f"an array of dtype {image.dtype} and shape {image.shape} as an image",
                     expected="uint8 of shape (H, W), (H, W, 1) or (H, W, 3)",
                 )
             image = PillowImage.fromarray(pixels)
-        else:
-            image = picture
         image = _in_8_bits(ImageOps.exif_transpose(image)).convert(
             "L" if self.color == "GRAY" else "RGB"
         )
@@ -297,7 +295,7 @@ def _in_8_bits(image: Image) -> Image:
         return PillowImage.fromarray((np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise DataError(
-            f"a picture of Pillow's mode {image.mode}: 32 bits a pixel, of no known range",
+            f"an image of Pillow's mode {image.mode}: 32 bits a pixel, of no known range",
             expected="8 bits a channel, or 16 bits grey",
         )
     return image

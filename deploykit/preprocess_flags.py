@@ -67,7 +67,7 @@ def read_flags(values: Mapping[str, str]) -> dict[str, Any]:
     """Fields of a contract from the flags' texts; flags that were not given are empty.
 
     Args:
-        values: ``mean``, ``std``, ``resize``, ``crop``, ``interpolation``, ``color`` > text.
+        values: ``mean``, ``std``, ``resize``, ``crop``, ``interpolation``, ``color`` → text.
 
     Raises:
         UserError: a text that cannot be read.

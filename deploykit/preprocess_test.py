@@ -11,21 +11,21 @@ PLAIN = Preprocess(size=(2, 2), mean=(0.5, 0.5, 0.5), std=(0.25, 0.5, 1.0))
 
 
 def test_formula_by_channel() -> None:
-    picture = np.full((2, 2, 3), 255, np.uint8)
-    assert PLAIN.apply(picture)[:, 0, 0].tolist() == [2.0, 1.0, 0.5]
+    image = np.full((2, 2, 3), 255, np.uint8)
+    assert PLAIN.apply(image)[:, 0, 0].tolist() == [2.0, 1.0, 0.5]
 
 
 def test_bgr_turns_the_channels_round() -> None:
-    picture = np.zeros((2, 2, 3), np.uint8)
-    picture[..., 0] = 255
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[..., 0] = 255
     flat = {"size": (2, 2), "mean": (0.0,) * 3, "std": (1.0,) * 3}
-    assert Preprocess(color="RGB", **flat).apply(picture)[:, 0, 0].tolist() == [1, 0, 0]
-    assert Preprocess(color="BGR", **flat).apply(picture)[:, 0, 0].tolist() == [0, 0, 1]
+    assert Preprocess(color="RGB", **flat).apply(image)[:, 0, 0].tolist() == [1, 0, 0]
+    assert Preprocess(color="BGR", **flat).apply(image)[:, 0, 0].tolist() == [0, 0, 1]
 
 
 def test_grey_is_repeated_over_three_channels() -> None:
-    picture = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
-    tensor = Preprocess(size=(2, 2), mean=(0.0,) * 3, std=(1.0,) * 3).apply(picture)
+    image = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
+    tensor = Preprocess(size=(2, 2), mean=(0.0,) * 3, std=(1.0,) * 3).apply(image)
     assert np.array_equal(tensor[0], tensor[2])
     assert np.array_equal(np.rint(tensor[0] * 255), [[0, 1], [2, 3]])
 
@@ -36,10 +36,10 @@ def test_gray_contract_has_one_channel() -> None:
 
 
 def test_shorter_side_then_centre_crop() -> None:
-    picture = np.zeros((20, 40, 3), np.uint8)
-    picture[:, 15:25] = 255
+    image = np.zeros((20, 40, 3), np.uint8)
+    image[:, 15:25] = 255
     contract = Preprocess(size=(8, 8), resize=10, mean=(0.0,) * 3, std=(1.0,) * 3)
-    tensor = contract.apply(picture)
+    tensor = contract.apply(image)
     assert tensor.shape == (3, 8, 8)
     assert tensor[0, :, 3:5].min() == 1.0
     assert tensor[0, :, 0].max() == 0.0
@@ -47,9 +47,9 @@ def test_shorter_side_then_centre_crop() -> None:
 
 def test_pillow_image_and_array_agree() -> None:
     generator = np.random.default_rng(0)
-    picture = generator.integers(0, 256, (30, 17, 3), dtype=np.uint8)
+    image = generator.integers(0, 256, (30, 17, 3), dtype=np.uint8)
     contract = Preprocess(size=(9, 9), interpolation="bicubic")
-    assert np.array_equal(contract.apply(picture), contract.apply(Image.fromarray(picture)))
+    assert np.array_equal(contract.apply(image), contract.apply(Image.fromarray(image)))
 
 
 def test_contract_survives_its_plain_data() -> None:
@@ -77,12 +77,12 @@ def test_unknown_fields_are_named() -> None:
         Preprocess.from_dict({"size": [4, 4], "crop_pct": 0.9})
 
 
-def test_float_array_is_no_picture() -> None:
+def test_float_array_is_no_image() -> None:
     with pytest.raises(DataError, match="float32"):
         PLAIN.apply(np.zeros((2, 2, 3), np.float32))  # type: ignore[arg-type]
 
 
-def test_range_of_any_picture() -> None:
+def test_range_of_any_image() -> None:
     low, high = PLAIN.tensor_range
     assert (low, high) == (-2.0, 2.0)
 

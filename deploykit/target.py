@@ -69,7 +69,7 @@ def policy_of(target: Target, precision: Precision, options: Mapping[str, str]) 
 
 
 def available_targets() -> dict[str, str]:
-    """Target name > ``module:attribute``, for every installed target; imports none of them."""
+    """Target name → ``module:attribute``, for every installed target; imports none of them."""
     found = {e.name: e.value for e in entry_points(group=ENTRY_POINT_GROUP)}
     return dict(sorted(found.items()))
 

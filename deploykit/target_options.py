@@ -77,7 +77,7 @@ def check_options(
     Args:
         target: The target's name, for the error.
         declared: Its options.
-        given: Name > value, as the user wrote them.
+        given: Name → value, as the user wrote them.
 
     Raises:
         ContractError: an option that is not declared, or a value that it may not have.
@@ -143,7 +143,7 @@ def _find(target: str, declared: tuple[TargetOption, ...], name: str) -> TargetO
 
 
 def parse_target_options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Target > option > value.
+    """Target → option → value.
 
     Args:
         texts: Each ``TARGET.NAME=VALUE``; the target checks name and value.

@@ -1,6 +1,6 @@
 """What is said of a tensor: name, shape, dtype, layout, and how its integers stand for reals.
 
-`TensorSpec` is the contract of an input or output of a stage or an artefact. Parity is judged in
+`TensorSpec` is the contract of an input or output of a stage or an artefact. Parity is verified in
 float32 and in the source's layout (NCHW); `TensorSpec.encode` and `TensorSpec.decode` are the only
 place where that form and a runtime's own (NHWC, int8, ...) meet.
 """
@@ -147,7 +147,7 @@ class TensorSpec:
         name: Its name there.
         shape: Its static shape, in its own layout.
         dtype: numpy's name of its element type.
-        layout: ``NCHW`` or ``NHWC`` for pictures and feature maps, ``CHW`` for one sample of
+        layout: ``NCHW`` or ``NHWC`` for images and feature maps, ``CHW`` for one sample of
             anything without the batch axis (``shape`` has none either), ``plain`` for all else.
         quantization: How its integers stand for reals; None for floats.
         channel_order: Which channel (axis 1 of NCHW) of the value each position holds, where a

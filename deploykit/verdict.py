@@ -40,7 +40,7 @@ class Check:
             ``cosine``, or ``top1_agreement`` (0..1).
         measured: The figure; worst over the samples, but a mean for top1_agreement and snr_db
             over all samples taken together.
-        limit: Its limit; None if it is only told.
+        limit: Its limit; None if it is only reported.
         at_most: True if the figure must not exceed the limit, False if it must reach it.
     """
 

@@ -77,7 +77,7 @@ class Page:
         columns: The table's header.
         request: What is made of each checkpoint.
         every_runner: Whether accuracy is measured on every runner, or on the first of a target.
-        rows: Checkpoint, bundle and accuracy > the lines of one family.
+        rows: Checkpoint, bundle and accuracy → the lines of one family.
     """
 
     file: Path
@@ -97,7 +97,7 @@ class Page:
         return self.rows(path, bundle, table)
 
     def committed_rows(self) -> dict[Key, list[str]]:
-        """(family, short hash) > its rows on the page as it is; none if there is no page."""
+        """(family, short hash) → its rows on the page as it is; none if there is no page."""
         found: dict[Key, list[str]] = {}
         if self.file.exists():
             for line in self.file.read_text(encoding="utf-8").splitlines():

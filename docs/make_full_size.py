@@ -36,7 +36,7 @@ _HEAD = """\
 
 Ten networks at 224 x 224 and 1000 classes, converted in every precision and run on both kernel
 sets of LiteRT. Their weights are random and nobody trained them; their BatchNorm statistics were
-gathered over 16 pictures, which also calibrate int8 (`zoo/deploykit_zoo/full_size.py`). Trained
+gathered over 16 images, which also calibrate int8 (`zoo/deploykit_zoo/full_size.py`). Trained
 ones are in [families.md](families.md). Written by `python docs/make_full_size.py`; a test converts
 them all and compares every row but for its two figures (`runtime_tests/test_full_size.py`).
 
@@ -46,7 +46,7 @@ them all and compares every row but for its two figures (`runtime_tests/test_ful
 - **conversion error**: the check of `convert` that is nearest to its limit, which stands behind
   it. For int8 that of the layer that is furthest off by itself, in steps of its scale; else that
   of the output, over its range.
-- **SNR**: of the output against torch, on 2 pictures. It tells precisions and quantizers apart, and
+- **SNR**: of the output against torch, on 2 images. It tells precisions and quantizers apart, and
   nothing of accuracy: what is rounded grows in a network that was not trained.
 - **verdict**: on every check that `convert` makes, with the default limits.
 
@@ -59,7 +59,7 @@ Key = tuple[str, str, str]
 
 
 def convert_network(name: str, folder: Path) -> Bundle:
-    """A network of `NETWORKS`, from its checkpoint through the whole way.
+    """A network of `NETWORKS`, from its checkpoint through the whole pipeline.
 
     Returns:
         The bundle, which is then in ``folder/bundle``; the checkpoint is ``folder/NAME.pt``.
@@ -97,7 +97,7 @@ def structure_of(row: str) -> tuple[str, ...]:
 
 
 def committed_rows() -> dict[str, list[str]]:
-    """Network > its rows on the page as it is; none if there is no page."""
+    """Network → its rows on the page as it is; none if there is no page."""
     found: dict[str, list[str]] = {}
     if FILE.exists():
         for line in FILE.read_text(encoding="utf-8").splitlines():
@@ -114,7 +114,7 @@ def _write(rows: dict[str, list[str]]) -> None:
 
 
 def measure(name: str) -> list[str]:
-    """Convert a network in a folder of its own, and give its rows."""
+    """Convert a network in a separate folder, and give its rows."""
     with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
         return rows_of(name, convert_network(name, Path(folder)))
 

@@ -48,7 +48,7 @@ Given by `--option NAME=VALUE`, or by the flag that some have.
 _RUNNERS = """
 ## Runners
 
-Each runs in a process of its own. `--runner NAME` takes this one only (repeat).
+Each runs in a separate process. `--runner NAME` takes this one only (repeat).
 
 """
 _TAIL = """
@@ -62,14 +62,14 @@ stand below it only, on less than about 110 each artefact has a heading with its
 
 - What `all` leaves out (a target that is not installed, a precision that a target does not write)
   is named with its reason; exit code 0.
-- A target that refuses the model, while another takes it, is left out: the others are written, the
+- A target that refuses the model, while another takes it, is skipped: the others are written, the
   report and `deploykit.json` (`left_out`) name it with its reason and every op that it lacks, each
   with its module path; exit code 3. Where one target alone is asked for, or none takes the model,
   nothing is written.
 - A runtime that dies or takes too long is a verdict, `CRASHED` or `TIMED OUT`, with the signal and
   the last lines that it wrote; the other runners are still asked; exit code 1.
-- `--limit PRECISION.METRIC=VALUE` judges by another limit. One that would judge nothing (a metric
-  that the precision does not have, a precision that is not written) is refused.
+- `--limit PRECISION.METRIC=VALUE` verifies by another limit. One that would verify nothing (a
+  metric that the precision does not have, a precision that is not written) is refused.
 """
 
 
@@ -86,7 +86,7 @@ def targets_page() -> str:
         ),
         _RUNNERS,
         _table(
-            ("runner", "runs", "judges", "package", "what it is"),
+            ("runner", "runs", "verifies", "package", "what it is"),
             map(_runner_row, runner_definitions().values()),
         ),
         _TAIL,
@@ -134,7 +134,7 @@ def _runner_row(runner: RunnerDefinition) -> list[str]:
 
 
 def _when(runner: RunnerDefinition) -> str:
-    """When it judges where the user names no runner."""
+    """When it verifies where the user names no runner."""
     owned = {own.name for name in available_targets() for own in find_target(name).runners}
     if runner.name not in owned:
         return "is the reference" if runner.runs == "source" else "runs every stage"

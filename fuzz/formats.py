@@ -10,7 +10,7 @@ from pathlib import Path
 from fuzz.mutate import Mutator, mutator_of
 from fuzz.onnx_odd import mutate_onnx
 
-#: Path of the mutated seed's folder, a scratch folder, number of the input > exit code.
+#: Path of the mutated seed's folder, a scratch folder, number of the input → exit code.
 Entry = Callable[[Path, Path, int], int]
 
 
@@ -135,7 +135,7 @@ def _checkpoint(folder: Path, scratch: Path, number: int) -> int:
 
 
 def _program(folder: Path, scratch: Path, number: int) -> int:
-    """Told apart and scanned; what passes goes into a child process, which takes seconds."""
+    """Distinguished and scanned; what passes goes into a child process, which takes seconds."""
     from deploykit.sources.detect import SourceKind, detect
     from deploykit.sources.program_archive import check_program_archive
 

@@ -82,7 +82,7 @@ class Worker:
         line = process.stdout.readline()
         if not line:
             return "crash", f"exit {process.wait()}", time.monotonic() - start
-        return judged(json.loads(line), warm=self._asked > 20)
+        return verified(json.loads(line), warm=self._asked > 20)
 
     def close(self) -> None:
         """End the child."""
@@ -92,7 +92,7 @@ class Worker:
             self._process = None
 
 
-def judged(answer: dict[str, Any], *, warm: bool) -> tuple[str, str, float]:
+def verified(answer: dict[str, Any], *, warm: bool) -> tuple[str, str, float]:
     """An answer, with memory beyond what is allowed as a fault."""
     outcome, detail, seconds = answer["outcome"], answer["detail"], answer["seconds"]
     if warm and outcome == "refused" and answer["mb"] > max(ALLOWED_MB, 2 * answer["size_mb"]):
@@ -103,7 +103,7 @@ def judged(answer: dict[str, Any], *, warm: bool) -> tuple[str, str, float]:
 def fuzz(
     formats: list[Format], *, seconds: float, inputs: int, seed: int, folder: Path, start: int = 0
 ) -> dict[str, Tally]:
-    """Run until the time or the inputs are used up; format > tally."""
+    """Run until the time or the inputs are used up; format → tally."""
     formats = [f for f in formats if (folder / f.name).is_dir()]
     total = sum(f.weight for f in formats)
     tallies: dict[str, Tally] = {}

@@ -23,8 +23,8 @@ def make_seeds(folder: Path, formats: set[str]) -> None:
     _save(folder / "onnx" / "quantized" / "model.onnx", _quantized_network())
     _save(folder / "onnx" / "shapes" / "model.onnx", _shape_network())
     model = folder / "onnx" / "net" / "model.onnx"
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    _make_data(folder, pictures)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    _make_data(folder, images)
     if formats & {"tflite", "ncnn", "coreml", "ort", "manifest", "golden", "calibration"}:
         _make_bundle(folder, model)
     if formats & {"pt", "pt2", "torchscript", "safetensors"}:
@@ -134,15 +134,15 @@ def _quantized_network() -> onnx.ModelProto:
     return _model(nodes, weights, 17, [1, 4, 6, 6])
 
 
-def _make_data(folder: Path, pictures: np.ndarray) -> None:
+def _make_data(folder: Path, images: np.ndarray) -> None:
     from PIL import Image
 
     for suffix, mode in (("png", "RGB"), ("jpg", "RGB"), ("bmp", "RGB"), ("webp", "RGB"), ("png", "L"),
                          ("png", "P")):  # fmt: skip
         target = folder / "images" / f"{suffix}_{mode}" / f"image.{suffix}"
         target.parent.mkdir(parents=True)
-        Image.fromarray(pictures[0]).convert(mode).save(target)
-    for name, array in (("u8", pictures), ("f32", np.zeros((4, 3, 8, 8), np.float32))):
+        Image.fromarray(images[0]).convert(mode).save(target)
+    for name, array in (("u8", images), ("f32", np.zeros((4, 3, 8, 8), np.float32))):
         for kind in ("npy", "npz"):
             target = folder / "arrays" / f"{name}_{kind}" / f"data.{kind}"
             target.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Core ML on the committed example: one command, every precision, judged by the reference executor.
+"""Core ML on the committed example: one command, every precision, verified by the executor.
 
 The executor is ours, and not Apple's runtime: what is held here is that the saved package says what
 the stage does.
@@ -70,7 +70,7 @@ def test_int8_is_built_of_pairs(bundle_folder: Path) -> None:
     assert "transpose" not in counts
 
 
-def test_verify_judges_the_bundle_again(
+def test_verify_verifies_the_bundle_again(
     bundle_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(bundle_folder)]) == 0

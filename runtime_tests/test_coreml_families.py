@@ -1,6 +1,6 @@
-"""Every trained family as Core ML, with a picture input and labels, on the reference executor.
+"""Every trained family as Core ML, with an image input and labels, on the reference executor.
 
-The golden inputs are pictures of each checkpoint's own sample, so that the normalization inside of
+The golden inputs are images of each checkpoint's own sample, so that the normalization inside of
 the graph is part of what is held.
 """
 

@@ -1,7 +1,7 @@
-"""A bundle that was made on Linux, judged again by the runner ``coreml``: with a stand-in.
+"""A bundle that was made on Linux, verified again by the runner ``coreml``: with a stand-in.
 
 No Mac has run this. What is held is the way: the runner is offered, its child process opens the
-package with ``MLModel``, gives it the golden inputs one by one, and what comes back is judged.
+package with ``MLModel``, gives it the golden inputs one by one, and what comes back is verified.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("mac")
-def test_apples_runtime_judges_the_bundle_from_its_golden_vectors(bundle: Path) -> None:
+def test_apples_runtime_verifies_the_bundle_from_its_golden_vectors(bundle: Path) -> None:
     report = verify(bundle, runners=["coreml"], limits=["int8.max_error_lsb=8"])
     assert [v.precision for v in report.verdicts] == ["fp32", "fp16", "int8"]
     assert report.passed, report
@@ -84,7 +84,7 @@ def test_apples_runtime_judges_the_bundle_from_its_golden_vectors(bundle: Path) 
 
 
 @pytest.mark.usefixtures("mac")
-def test_without_a_name_both_runners_judge(bundle: Path) -> None:
+def test_without_a_name_both_runners_verify(bundle: Path) -> None:
     names = [v.runner_name for v in verify(bundle).verdicts]
     assert names == ["coreml", "coreml-reference"] * 3
 

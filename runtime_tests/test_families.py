@@ -1,4 +1,4 @@
-"""Every trained family through the whole way: four precisions, both kernel sets, accuracy."""
+"""Every trained family through the whole pipeline: four precisions, both kernel sets, accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every family at 224 x 224 through the whole way: verdicts, and what the files are made of.
+"""Every family at 224 x 224 through the whole pipeline: verdicts, and what the files are made of.
 
 Structure is what makes a file fast; it is read from the files themselves, by the format's schema.
 """
@@ -87,8 +87,8 @@ class File:
 
     Attributes:
         ops: In order.
-        dtypes: Tensor > element type.
-        constants: Tensor > number of elements, of those whose data are in the file.
+        dtypes: Tensor → element type.
+        constants: Tensor → number of elements, of those whose data are in the file.
     """
 
     ops: tuple[Op, ...]
@@ -259,7 +259,7 @@ def _means(file: File) -> list[tuple[Op, Op]]:
 
 
 def _between(file: File, mean: Op, source: int) -> list[Op]:
-    """Operators from a mean to the product with what it was the mean of, which is left out."""
+    """Operators from a mean to the product with what it was the mean of, which is omitted."""
     found: list[Op] = []
     waiting = file.readers(mean)
     ended = False

@@ -108,7 +108,7 @@ def test_golden_vectors_are_what_the_file_gives(bundle_folder: Path) -> None:
         )
 
 
-def test_verify_judges_the_bundle_again(
+def test_verify_verifies_the_bundle_again(
     bundle_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(bundle_folder)]) == 0

@@ -105,7 +105,7 @@ def test_sizes(bundle_folder: Path) -> None:
     assert int8 < 0.29 * fp32
 
 
-def test_verify_judges_the_bundle_again(
+def test_verify_verifies_the_bundle_again(
     bundle_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(bundle_folder), "--runner", "ncnn"]) == 0

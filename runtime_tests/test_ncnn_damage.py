@@ -79,7 +79,7 @@ def make_hashes_match(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-#: Damage > what it does, what both commands say of it.
+#: Damage → what it does, what both commands say of it.
 BROKEN: dict[str, tuple[Damage, str]] = {
     "cut .param": (cut_param, "is damaged"),
     "wrong count of layers": (replaced("\n7 ", "\n90 "), "90 layers and 8 blobs are announced"),
@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "a tag that does not exist": (weights(lambda b: b"\1\2\3\4" + b[4:]), "have the tag"),
 }
 
-#: What only the runtime notices > what it does, what the verdict says of it.
+#: What only the runtime notices → what it does, what the verdict says of it.
 RUNTIME: dict[str, tuple[Damage, str]] = {
     "a type that does not exist": (
         replaced("Convolution ", "Konvolution "),

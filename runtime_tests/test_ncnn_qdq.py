@@ -86,7 +86,7 @@ def quantize_static(floats: Floats, out: Path, activations: str, *, symmetric: b
 
 
 def scales_of_source(path: Path) -> dict[bytes, Scales]:
-    """A layer's integer weights > its scales, read from the QDQ model's own nodes."""
+    """A layer's integer weights → its scales, read from the QDQ model's own nodes."""
     graph = onnx.load(path).graph
     constants = {i.name: onnx.numpy_helper.to_array(i) for i in graph.initializer}
     makers = {output: node for node in graph.node for output in node.output}

@@ -36,7 +36,7 @@ def make(model: Model, out: Path, *precisions: str, **options: str) -> Conversio
 
 
 def fused_ops(path: Path, folder: Path) -> dict[str, int]:
-    """Op type > count after ONNX Runtime's own optimizations."""
+    """Op type → count after ONNX Runtime's own optimizations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / "optimized.onnx")
@@ -171,7 +171,7 @@ def test_reduced_weights_warn_of_nothing(model: Model, tmp_path: Path) -> None:
     assert max(int(np.abs(a.astype(int)).max()) for a in arrays if a.dtype == np.int8) == 63
 
 
-def test_all_targets_are_calibrated_once_and_judged_in_one_report(
+def test_all_targets_are_calibrated_once_and_verified_in_one_report(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ai_edge_litert")

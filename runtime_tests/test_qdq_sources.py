@@ -73,7 +73,7 @@ def convert_quantized(source: Path, tensors: Path, out: Path, target: str) -> Co
 
 
 def layer_errors(result: ConversionResult) -> dict[str, float]:
-    """Runner > worst layer by itself, in its own steps."""
+    """Runner → worst layer by itself, in its own steps."""
     return {
         v.runner_name: max(c.measured for c in v.checks if c.metric == "layer_error_lsb")
         for v in result.report.verdicts

@@ -51,7 +51,7 @@ def converted(
 
 
 def figures(result: ConversionResult, metric: str) -> dict[str, float]:
-    """Target and runner > the figure of int8 files."""
+    """Target and runner → the figure of int8 files."""
     return {
         f"{v.target} {v.runner_name}": next(c.measured for c in v.checks if c.metric == metric)
         for v in result.report.verdicts

@@ -1,7 +1,7 @@
-"""Keras models and SavedModels through the whole way, judged against TensorFlow itself.
+"""Keras models and SavedModels through the whole pipeline, verified against TensorFlow itself.
 
 They need the extra ``tensorflow``, which is large and not part of ``all``: without it, all but the
-refusals that need no TensorFlow are skipped. The models are made by a process of their own, so that
+refusals that need no TensorFlow are skipped. The models are made by a separate process, so that
 TensorFlow is never imported into that of the tests.
 """
 
@@ -68,7 +68,7 @@ for name, arguments in families.items():
     if name == "MobileNetV2":
         net.export(f"{folder}/{name}", verbose=False)
 
-# Flatten, two inputs and two outputs (one a feature map), an open picture size.
+# Flatten, two inputs and two outputs (one a feature map), an open image size.
 a, b = keras.Input((8, 8, 3), name="left"), keras.Input((8, 8, 3), name="right")
 shared = layers.Conv2D(4, 3, strides=2, padding="same", activation="relu")
 joined = layers.Concatenate()([shared(a), shared(b)])
@@ -163,8 +163,8 @@ def test_a_keras_network_passes_without_a_transpose(
 
 @needs_tensorflow
 def test_int8_and_the_second_opinion_of_tensorflow_lite(models: Path, tmp_path: Path) -> None:
-    pictures = np.random.default_rng(0).uniform(-1, 1, (24, 3, 32, 32)).astype(np.float32)
-    np.save(tmp_path / "calibration.npy", pictures)
+    images = np.random.default_rng(0).uniform(-1, 1, (24, 3, 32, 32)).astype(np.float32)
+    np.save(tmp_path / "calibration.npy", images)
     flags = ["--fp32", "--int8", "--calibrate", str(tmp_path / "calibration.npy")]
     flags += ["--allow-suspicious", "--runner", "litert", "--runner", "tensorflow-lite"]
     bundle = _convert(models / "MobileNetV2.keras", tmp_path / "out", *flags)
@@ -218,7 +218,7 @@ def test_several_inputs_and_outputs_keep_their_names(models: Path, tmp_path: Pat
 
 
 @needs_tensorflow
-def test_an_open_picture_size_is_pinned_as_nchw(models: Path) -> None:
+def test_an_open_image_size_is_pinned_as_nchw(models: Path) -> None:
     path = models / "open.keras"
     with pytest.raises(SourceError, match=r"dynamic(.|\n)*--input 1x3x224x224"):
         load(path)

@@ -72,7 +72,7 @@ def test_a_family_agrees(tmp_path: Path, family: str) -> None:
         assert verdict.runner is not None
         assert (verdict.runner.runtime, verdict.runner.version) == (RUNNER, "2.14.0")
     layers = [c for c in bundle.artifacts[-1].verdicts[0].checks if "layer" in c.metric]
-    assert layers, "int8 was not judged layer by layer"
+    assert layers, "int8 was not verified layer by layer"
 
 
 def _graph() -> TfliteGraph:

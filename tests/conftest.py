@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def tiny_network(extra_op: str = "", batch: int | str = 1) -> onnx.ModelProto:
-    """Conv 3x3 > ReLU > mean > Gemm on (batch, 3, 8, 8); ``extra_op`` stands before the mean."""
+    """Conv 3x3 > ReLU → mean → Gemm on (batch, 3, 8, 8); ``extra_op`` stands before the mean."""
     generator = np.random.default_rng(0)
 
     def weight(name: str, *shape: int) -> onnx.TensorProto:
@@ -49,13 +49,13 @@ def tiny_onnx(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """32 smooth float32 tensors (n, 3, 8, 8), with the mean and spread of normalised pictures."""
+def images(tmp_path: Path) -> Path:
+    """32 smooth float32 tensors (n, 3, 8, 8), with the mean and spread of normalised images."""
     generator = np.random.default_rng(1)
     ramp = np.linspace(-1, 1, 8, dtype=np.float32)
     tilt = generator.normal(0, 1, (32, 3, 2)).astype(np.float32)
     tensors = tilt[..., 0, None, None] * ramp[:, None] + tilt[..., 1, None, None] * ramp
-    path = tmp_path / "pictures.npy"
+    path = tmp_path / "images.npy"
     np.save(path, tensors.astype(np.float32))
     return path
 

@@ -17,7 +17,7 @@ from deploykit.cli import main
 from deploykit.target import available_targets
 
 TARGETS = sorted(available_targets())
-#: Target > the packages that reading, writing or running its files needs, and their extra.
+#: Target → the packages that reading, writing or running its files needs, and their extra.
 PACKAGES = {
     "coreml": ("coremltools", "coreml"),
     "ncnn": ("ncnn", "ncnn"),

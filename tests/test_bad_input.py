@@ -179,12 +179,12 @@ def test_int8_without_data_names_the_ways(
     refused(capsys, tiny_onnx, "--calibrate", "--w8", more=("--int8",))
 
 
-def test_picture_that_is_none(
+def test_image_that_is_none(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_onnx: Path
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
-    (folder / "a.png").write_text("no picture")
+    (folder / "a.png").write_text("no image")
     refused(capsys, tiny_onnx, more=("--int8", "--calibrate", str(folder)))
 
 
@@ -202,7 +202,7 @@ def test_random_noise_does_not_calibrate(
         (("--to", "nowhere"), "tflite"),
         (("--limit", "int8.no_such=1"), "no_such"),
         (("--limit", "fp32.max_error_lsb=0"), "one of fp32.max_error_over_range"),
-        (("--limit", "int8.snr_db=5"), "would judge nothing: the files are fp32"),
+        (("--limit", "int8.snr_db=5"), "would verify nothing: the files are fp32"),
         (("--runner", "nobody"), "nobody"),
         (("--input", "1x3x"), "1x3x"),
         (("--observer", "median"), "median"),
@@ -248,13 +248,13 @@ def test_full_disk_keeps_the_old_bundle(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_keeps_the_old_bundle(
-    tiny_onnx: Path, pictures: Path, tmp_path: Path, number: signal.Signals
+    tiny_onnx: Path, images: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "b"
     out.mkdir()
     (out / "deploykit.json").write_text("old")
     command = [sys.executable, "-m", "deploykit", "convert", str(tiny_onnx), "--int8"]
-    command += ["--calibrate", str(pictures), "--out", str(out)]
+    command += ["--calibrate", str(images), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
     assert process.stderr is not None
     for line in process.stderr:  # at the first word of progress, the work is under way
@@ -314,12 +314,12 @@ def test_calibration_table_of_another_model(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     tiny_onnx: Path,
-    pictures: Path,
+    images: Path,
     build_network: Callable[..., onnx.ModelProto],
 ) -> None:
     out = tmp_path / "first"
     arguments = ("--int8", "--quiet", "--no-verify")
-    first = run(capsys, "convert", tiny_onnx, "--calibrate", pictures, "--out", out, *arguments)
+    first = run(capsys, "convert", tiny_onnx, "--calibrate", images, "--out", out, *arguments)
     assert first == (0, "")
     table = out / "calibration.json"
     again = run(
@@ -350,13 +350,13 @@ def test_a_contract_that_is_none_or_does_not_fit(
     refused(capsys, tiny_onnx, more=more)
 
 
-def test_pictures_for_an_onnx_file_go_through_the_contract_that_is_given(
+def test_images_for_an_onnx_file_go_through_the_contract_that_is_given(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_onnx: Path
 ) -> None:
     from PIL import Image
 
     generator = np.random.default_rng(0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for index in range(16):
         coarse = generator.integers(0, 256, (3, 3, 3), dtype=np.uint8)

@@ -22,9 +22,9 @@ def convert(model: Path, out: Path, *arguments: str | Path) -> int:
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 @pytest.mark.parametrize("io", ["auto", "int8", "uint8", "float32"])
 def test_int8_ends_in_the_dtype_and_layout_that_are_asked_for(
-    tiny_onnx: Path, pictures: Path, tmp_path: Path, io: str, layout: str
+    tiny_onnx: Path, images: Path, tmp_path: Path, io: str, layout: str
 ) -> None:
-    arguments = ("--int8", "--calibrate", pictures, "--io", io, "--input-layout", layout)
+    arguments = ("--int8", "--calibrate", images, "--io", io, "--input-layout", layout)
     assert convert(tiny_onnx, tmp_path / "b", *arguments) == 0
     (artifact,) = read_bundle(tmp_path / "b").artifacts
     expected = "int8" if io == "auto" else io
@@ -32,7 +32,7 @@ def test_int8_ends_in_the_dtype_and_layout_that_are_asked_for(
     assert artifact.inputs[0].layout == layout
     assert artifact.inputs[0].shape == ((1, 8, 8, 3) if layout == "NHWC" else (1, 3, 8, 8))
     assert (artifact.inputs[0].quantization is None) == (expected == "float32")
-    # Whatever the ends are, the output is judged in its integers' steps.
+    # Whatever the ends are, the output is verified in its integers' steps.
     assert set(artifact.output_steps) == {"output"}
     for verdict in artifact.verdicts:
         assert {"layer_error_lsb", "output_error_lsb"} <= {c.metric for c in verdict.checks}
@@ -65,7 +65,7 @@ def test_a_limit_that_is_not_reached_fails_and_still_writes(
     assert not any(v.passed for v in artifact.verdicts)
 
 
-def test_only_the_chosen_runner_judges(tiny_onnx: Path, tmp_path: Path) -> None:
+def test_only_the_chosen_runner_verifies(tiny_onnx: Path, tmp_path: Path) -> None:
     assert convert(tiny_onnx, tmp_path / "b", "--fp32", "--runner", "litert-reference") == 0
     (artifact,) = read_bundle(tmp_path / "b").artifacts
     assert [v.runner_name for v in artifact.verdicts] == ["litert-reference"]
@@ -81,9 +81,9 @@ def test_json_is_the_report(
 
 
 def test_layers_are_listed_for_each_runner(
-    tiny_onnx: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_onnx: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--int8", "--calibrate", pictures, "--layers")
+    arguments = ("--int8", "--calibrate", images, "--layers")
     assert convert(tiny_onnx, tmp_path / "b", *arguments) == 0
     text = capsys.readouterr().out
     for runner in ("litert", "litert-reference"):
@@ -93,9 +93,9 @@ def test_layers_are_listed_for_each_runner(
 
 @pytest.mark.parametrize("observer", ["minmax", "mse", "percentile:99.9"])
 def test_observers_are_recorded(
-    tiny_onnx: Path, pictures: Path, tmp_path: Path, observer: str
+    tiny_onnx: Path, images: Path, tmp_path: Path, observer: str
 ) -> None:
-    arguments = ("--int8", "--calibrate", pictures, "--observer", observer)
+    arguments = ("--int8", "--calibrate", images, "--observer", observer)
     assert convert(tiny_onnx, tmp_path / "b", *arguments) == 0
     calibration = read_bundle(tmp_path / "b").calibration
     assert calibration is not None

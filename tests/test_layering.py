@@ -22,7 +22,7 @@ CONTRACTS = "the contracts"
 
 
 def _module_files() -> dict[str, Path]:
-    """Dotted name > file, of every module that is shipped."""
+    """Dotted name → file, of every module that is shipped."""
     found = {}
     for root, packages in ((ROOT, ["deploykit"]), *((ROOT / r, ["*"]) for r in SOURCE_ROOTS)):
         for package in packages:
@@ -67,7 +67,7 @@ def _room(module: str) -> str:
 
 
 def _stated_edges() -> dict[str, set[str]]:
-    """Room > rooms that it may import, as ARCHITECTURE.md has it."""
+    """Room → rooms that it may import, as ARCHITECTURE.md has it."""
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     table = text.partition("| room | may import |\n|---|---|\n")[2].partition("\n\n")[0]
     edges = {}

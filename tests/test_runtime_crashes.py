@@ -20,7 +20,7 @@ from deploykit.target import available_targets, find_target
 from deploykit.verdict import RunnerExit, Verdict
 from deploykit_testing.fake_runners import mortal
 
-#: Every runner of this machine that judges by itself: (target, runner).
+#: Every runner of this machine that verifies by itself: (target, runner).
 JUDGES = [
     (name, runner.name)
     for name in available_targets()
@@ -66,7 +66,7 @@ def check_crash(verdict: Verdict, runner: str, words: str) -> None:
     assert LAST_WORDS in verdict.error
 
 
-def test_each_target_has_a_judge_here() -> None:
+def test_each_target_has_a_verify_here() -> None:
     assert {target for target, _ in JUDGES} == set(available_targets())
 
 
@@ -102,7 +102,7 @@ def test_verify_tells_a_crash_and_asks_the_others(
 @pytest.mark.parametrize("when", ["run", "run_all"])
 def test_convert_tells_a_crash_asks_the_others_and_writes(
     tiny_onnx: Path,
-    pictures: Path,
+    images: Path,
     tmp_path: Path,
     let_die: Callable[..., None],
     capsys: pytest.CaptureFixture[str],
@@ -114,7 +114,7 @@ def test_convert_tells_a_crash_asks_the_others_and_writes(
     beside = next(name for owner, name in JUDGES if owner == other)
     let_die(runner, when, "SIGABRT")
     out = tmp_path / "b"
-    words = ["convert", tiny_onnx, "--to", f"{target},{other}", "--int8", "--calibrate", pictures]
+    words = ["convert", tiny_onnx, "--to", f"{target},{other}", "--int8", "--calibrate", images]
     words += ["--runner", runner, "--runner", beside, "--samples", "2", "--out", out, "--json"]
     assert main([*map(str, words), "--quiet"]) == 1
     report = json.loads(capsys.readouterr().out)

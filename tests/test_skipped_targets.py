@@ -1,4 +1,4 @@
-"""Several targets, one of which refuses the model: the others are written, and all is told."""
+"""Several targets, one of which refuses the model: the others are written, and all is reported."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def test_an_op_that_some_targets_lack_leaves_out_those_alone(
 
 
 def test_both_precisions_are_left_out_and_told_once(
-    flip_onnx: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flip_onnx: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--to", "ncnn,onnx", "--fp32", "--int8", "--calibrate", pictures)
+    arguments = ("--to", "ncnn,onnx", "--fp32", "--int8", "--calibrate", images)
     assert convert(flip_onnx, tmp_path / "b", *arguments, "--no-verify") == 3
     text = capsys.readouterr().out
     assert text.count("left out: ncnn fp32, int8: 1 node cannot be lowered") == 1
@@ -176,9 +176,9 @@ def test_an_error_inside_one_target_costs_its_file_alone(
 
 
 def test_what_is_refused_in_floats_is_not_calibrated(
-    flip_onnx: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flip_onnx: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--to", "ncnn,tflite", "--fp32", "--int8", "--calibrate", str(pictures)]
+    arguments = ["--to", "ncnn,tflite", "--fp32", "--int8", "--calibrate", str(images)]
     words = ["convert", str(flip_onnx), "--out", str(tmp_path / "b"), *arguments]
     assert main(words) == 3
     assert "calibrated" not in capsys.readouterr().err
@@ -197,10 +197,10 @@ def test_json_is_printed_where_all_is_refused(
 
 
 def test_int8_of_a_model_without_layers_for_it_is_left_out_by_name(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save_transposed(tmp_path / "up.onnx")
-    arguments = ("--to", "ncnn,onnx", "--fp32", "--int8", "--calibrate", pictures, "--no-verify")
+    arguments = ("--to", "ncnn,onnx", "--fp32", "--int8", "--calibrate", images, "--no-verify")
     assert convert(path, tmp_path / "b", *arguments) == 3
     bundle = read_bundle(tmp_path / "b")
     assert [(a.target, a.precision) for a in bundle.artifacts] == [

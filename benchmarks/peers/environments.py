@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-#: Environment > (Python version, packages).
+#: Environment → (Python version, packages).
 ENVIRONMENTS = {
     "litert-torch": (
         "3.11",
@@ -45,7 +45,7 @@ def make_environment(name: str, folder: Path) -> Path | None:
     """The interpreter of a peer's environment, made by pip if it is not there.
 
     Returns:
-        None where no Python of its version is installed, which is told.
+        None where no Python of its version is installed, which is reported.
 
     Raises:
         SystemExit: pip fails.

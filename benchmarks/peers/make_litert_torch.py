@@ -16,7 +16,7 @@ from nets import load_net
 def make_files(name: str, weights: Path, tensors: Path, out: Path) -> None:
     """Write NAME.litert-torch.fp32.tflite and .int8.tflite.
 
-    Pictures come in NHWC, as the peer's documentation advises for speed; calibration is on the
+    Images come in NHWC, as the peer's documentation advises for speed; calibration is on the
     given tensors, all of them, in order.
     """
     module = litert_torch.to_channel_last_io(load_net(name, weights), args=[0]).eval()
@@ -25,8 +25,8 @@ def make_files(name: str, weights: Path, tensors: Path, out: Path) -> None:
     signatures = Interpreter(str(path)).get_signature_list()
     key = next(iter(signatures))
     (input_name,) = signatures[key]["inputs"]
-    pictures = np.load(tensors).transpose(0, 2, 3, 1)
-    data = {key: [{input_name: np.ascontiguousarray(p[None])} for p in pictures]}
+    images = np.load(tensors).transpose(0, 2, 3, 1)
+    data = {key: [{input_name: np.ascontiguousarray(p[None])} for p in images]}
     tool = quantizer.Quantizer(str(path))
     tool.load_quantization_recipe(recipe.static_wi8_ai8())
     result = tool.quantize(tool.calibrate(data))

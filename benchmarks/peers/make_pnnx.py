@@ -2,7 +2,7 @@
 
     python benchmarks/peers/make_pnnx.py [--folder build/pnnx] [--only NAME ...]
 
-pnnx comes by pip into an environment of its own below the folder, made once (90 MB). It is given
+pnnx comes by pip into a separate environment below the folder, made once (90 MB). It is given
 TorchScript, as its documentation advises; its .bin holds float16 weights, which is its default.
 Writes NAME.pnnx, NAME.fp32, NAME.int8 and NAME.mixed (int8 with depthwise convolutions in floats),
 each as .param and .bin; int8 is calibrated on 8 smooth random tensors. pnnx's files are kept where
@@ -28,7 +28,7 @@ from deploykit.flow.plan import ConvertRequest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUFFIXES = ("param", "bin")
-#: Files that we make > (precision, what depthwise convolutions compute in where it is int8).
+#: Files that we make → (precision, what depthwise convolutions compute in where it is int8).
 OURS = {"fp32": ("fp32", ""), "int8": ("int8", "int8"), "mixed": ("int8", "float32")}
 
 

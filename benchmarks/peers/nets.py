@@ -14,7 +14,7 @@ from deploykit_zoo.full_size import NETWORKS
 if TYPE_CHECKING:
     import torch
 
-#: Name > architecture, as ``--arch`` takes it.
+#: Name → architecture, as ``--arch`` takes it.
 NETS = NETWORKS
 
 

@@ -3,7 +3,7 @@
     python benchmarks/peers/run.py [--folder build/peers] [--only NAME ...] [--measure-only]
                                    [--loads 9] [--rounds 8] [--write]
 
-Peers, each in an environment of its own under the folder (7 GB in all, made once):
+Peers, each in a separate environment under the folder (7 GB in all, made once):
 
     litert-torch 0.10.0 with litert-quantizer 0.11.0   fp32, full int8; Python 3.11
     onnx2tf 2.6.9, direct flatbuffer                   fp32; Python 3.12 (its int8 fails on all)
@@ -90,7 +90,7 @@ def make_ours(name: str, folder: Path) -> None:
 
 
 def make_peers(name: str, folder: Path) -> None:
-    """The peers' files of a network; what one of them cannot make is told and left out."""
+    """The peers' files of a network; what one of them cannot make is reported and left out."""
     sources, files = folder / "sources", folder / "files"
     wanted = [files / f"{name}.litert-torch.{p}.tflite" for p in PRECISIONS]
     if not all(path.exists() for path in wanted):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OURS = "deploykit"
-#: Our own file once more: what its ratio departs from 1 is what cannot be told from nothing.
+#: Our own file once more: what its ratio diverges from 1 is what cannot be told from nothing.
 CONTROL = "same file"
 PEERS = ("litert-torch", "onnx2tf")
 
@@ -47,7 +47,7 @@ class Row:
     Attributes:
         net: Its name.
         precision: ``fp32`` or ``int8``.
-        makers: Maker > what was measured of its file; `OURS` and `CONTROL` are always there.
+        makers: Maker → what was measured of its file; `OURS` and `CONTROL` are always there.
     """
 
     net: str

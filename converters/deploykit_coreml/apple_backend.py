@@ -19,7 +19,7 @@ from deploykit.runners.base import Backend
 from deploykit.tensors import Array
 from deploykit_coreml.load_coremltools import load_coremltools
 from deploykit_coreml.read_package import package_folder, read_package
-from deploykit_coreml.reference_backend import picture_inputs, pixels_of
+from deploykit_coreml.reference_backend import image_inputs, pixels_of
 
 _SYSTEM = "Darwin"
 
@@ -48,7 +48,7 @@ class CoremlBackend(Backend):
         if reason:
             raise RunnerError(
                 reason,
-                advice="take the runner coreml-reference here, and judge the bundle again on a "
+                advice="take the runner coreml-reference here, and verify the bundle again on a "
                 "Mac: deploykit verify BUNDLE --runner coreml",
             )
         coremltools = load_coremltools()
@@ -81,7 +81,7 @@ class CoremlBackend(Backend):
         """Run once for each batch of the package's own size.
 
         Args:
-            inputs: Input name > array in the package's own dtype; a picture input takes the
+            inputs: Input name → array in the package's own dtype; an image input takes the
                 network's normalized tensor, which is rounded to 8-bit pixels.
 
         Raises:
@@ -92,14 +92,14 @@ class CoremlBackend(Backend):
             raise RunnerError(
                 f"inputs {sorted(inputs)}", expected=f"the inputs of the package: {sorted(types)}"
             )
-        pictures = picture_inputs(self._package)
+        images = image_inputs(self._package)
         name = next(iter(types))
         batch = max(1, types[name].shape[0])
         rows: dict[str, list[Array]] = {}
         for start in range(0, len(inputs[name]), batch):
             given = {n: a[start : start + batch] for n, a in inputs.items()}
             sample = {
-                n: as_picture(a, pictures[n]) if n in pictures else np.ascontiguousarray(a)
+                n: as_image(a, images[n]) if n in images else np.ascontiguousarray(a)
                 for n, a in given.items()
             }
             try:
@@ -112,11 +112,11 @@ class CoremlBackend(Backend):
         return {n: r[0] if len(r) == 1 else np.concatenate(r) for n, r in rows.items()}
 
 
-def as_picture(tensor: Array, contract: Preprocess) -> Any:
+def as_image(tensor: Array, contract: Preprocess) -> Any:
     """The Pillow image of a normalized tensor (1, C, H, W), rounded to 8 bits.
 
     Raises:
-        RunnerError: the tensor is outside of what a picture can be.
+        RunnerError: the tensor is outside of what an image can be.
     """
     from PIL import Image
 
@@ -124,10 +124,10 @@ def as_picture(tensor: Array, contract: Preprocess) -> Any:
     if pixels.min() < 0 or pixels.max() > 255:
         raise RunnerError(
             f"golden inputs are pixels from {pixels.min():g} to {pixels.max():g}",
-            expected="0 to 255: golden inputs that were made from pictures",
+            expected="0 to 255: golden inputs that were made from images",
         )
     channels: Array = pixels.astype(np.uint8).transpose(1, 2, 0)
     if contract.color == "GRAY":
         return Image.fromarray(channels[..., 0])
-    # Core ML orders the channels of a picture itself, as the package says: give it RGB.
+    # Core ML orders the channels of an image itself, as the package says: give it RGB.
     return Image.fromarray(channels[..., ::-1] if contract.color == "BGR" else channels)

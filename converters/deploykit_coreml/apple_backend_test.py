@@ -16,7 +16,7 @@ from deploykit.model import Model
 from deploykit.preprocess import Preprocess
 from deploykit.runners.registry import available_runners, why_unavailable
 from deploykit_coreml import TARGET
-from deploykit_coreml.apple_backend import CoremlBackend, as_picture
+from deploykit_coreml.apple_backend import CoremlBackend, as_image
 from deploykit_coreml.load_coremltools import load_coremltools
 from deploykit_coreml.reference_backend import ReferenceBackend
 from deploykit_testing.coreml import Written, normal, stage_of, write
@@ -108,24 +108,24 @@ def test_samples_go_in_one_by_one_and_arrays_come_out(written: Written) -> None:
 
 
 @pytest.mark.usefixtures("on_a_mac")
-def test_a_picture_input_gets_a_picture(pictured: Written, written: Written) -> None:
+def test_a_image_input_gets_a_image(pictured: Written, written: Written) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     tensor = CONTRACT.apply(pixels)[None]
-    np.testing.assert_array_equal(np.asarray(as_picture(tensor, CONTRACT)), pixels)
+    np.testing.assert_array_equal(np.asarray(as_image(tensor, CONTRACT)), pixels)
     found = CoremlBackend(str(pictured.folder), {}).run({"x": tensor})["y"]
     plain = ReferenceBackend(str(written.folder), {}).run({"x": tensor})["y"]
     np.testing.assert_allclose(found, plain, atol=1e-4)
     with pytest.raises(RunnerError, match="0 to 255"):
-        as_picture(tensor + 9, CONTRACT)
+        as_image(tensor + 9, CONTRACT)
 
 
-def test_channels_of_a_picture_are_in_the_order_of_pillow() -> None:
+def test_channels_of_a_image_are_in_the_order_of_pillow() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     contract = replace(CONTRACT, color="BGR")
-    picture = as_picture(contract.apply(pixels)[None], contract)
-    np.testing.assert_array_equal(np.asarray(picture), pixels)
+    image = as_image(contract.apply(pixels)[None], contract)
+    np.testing.assert_array_equal(np.asarray(image), pixels)
     grey = Preprocess(size=(6, 6), color="GRAY", mean=(0.5,), std=(0.5,))
-    assert as_picture(grey.apply(pixels[..., 0])[None], grey).mode == "L"
+    assert as_image(grey.apply(pixels[..., 0])[None], grey).mode == "L"
 
 
 @pytest.mark.usefixtures("on_a_mac")

@@ -84,7 +84,7 @@ class Executor:
         """One pass over the program.
 
         Args:
-            inputs: Name > array in the program's own shape and dtype.
+            inputs: Name → array in the program's own shape and dtype.
             keep_all: Whether to return every computed value.
 
         Returns:

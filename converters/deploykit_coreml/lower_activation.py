@@ -1,4 +1,4 @@
-"""Activations: most have an op of their own in MIL."""
+"""Activations: most have a separate op in MIL."""
 
 from __future__ import annotations
 

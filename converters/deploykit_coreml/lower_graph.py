@@ -49,9 +49,9 @@ class StageGraph:
 
     Attributes:
         model: Float-shaped canonical graph.
-        params: Value name > quantization; empty for a float stage.
-        integers: Constant name > its integers.
-        preprocess: The contract of the picture input, if known.
+        params: Value name → quantization; empty for a float stage.
+        integers: Constant name → its integers.
+        preprocess: The contract of the image input, if known.
         labels: Class names, if known.
         compress: Whether the writer compresses the weights (w8 from a float stage).
     """
@@ -70,11 +70,11 @@ class LoweredProgram:
 
     Attributes:
         program: coremltools' MIL program.
-        inputs: Value name > name of the program's input.
-        outputs: Value name > name of the program's output.
-        variables: Value name > name of the variable that holds its reals.
-        quantized: Value name > its integers.
-        shapes: Value name > shape.
+        inputs: Value name → name of the program's input.
+        outputs: Value name → name of the program's output.
+        variables: Value name → name of the variable that holds its reals.
+        quantized: Value name → its integers.
+        shapes: Value name → shape.
         scale_error: Largest relative error of a scale that was rounded to float16.
     """
 
@@ -100,7 +100,7 @@ def lower_graph(stage: StageGraph, options: WriteOptions) -> LoweredProgram:
     TABLE.check(nodes)
     _check_ranks(stage.model)
     if options.image_input:
-        _check_picture(stage)
+        _check_image(stage)
     if options.classifier:
         _check_labels(stage)
     coremltools, builder = load_coremltools(), load_builder()
@@ -178,7 +178,7 @@ def _check_ranks(model: ir.Model) -> None:
             )
 
 
-def _check_picture(stage: StageGraph) -> None:
+def _check_image(stage: StageGraph) -> None:
     shapes = [shape_of(v) for v in stage.model.graph.inputs]
     contract = stage.preprocess
     if contract is None:

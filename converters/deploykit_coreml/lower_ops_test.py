@@ -21,7 +21,7 @@ from deploykit_testing.coreml import (
     write,
 )
 
-PICTURE = "float[1,4,6,8] x"
+IMAGE = "float[1,4,6,8] x"
 
 
 def ints(*values: int) -> np.ndarray:
@@ -57,7 +57,7 @@ UNARY = {
 
 @pytest.mark.parametrize("body", UNARY)
 def test_unary(body: str, tmp_path: Path) -> None:
-    model = stage_of(body, PICTURE, "y")
+    model = stage_of(body, IMAGE, "y")
     inputs = random_inputs(model, low=-8, high=8)
     inputs["x"].reshape(-1)[:4] = (-3.0, 3.0, 0.0, -8.0)
     written = assert_float_parity(tmp_path, model, inputs)
@@ -71,13 +71,13 @@ def test_unary(body: str, tmp_path: Path) -> None:
 def test_clip(low: float | None, high: float | None, op: str, tmp_path: Path) -> None:
     bounds = {k: np.float32(v) for k, v in (("lo", low), ("hi", high)) if v is not None}
     operands = ", ".join(k if k in bounds else "" for k in ("lo", "hi")).rstrip(", ")
-    model = stage_of(f"y = Clip(x, {operands})", PICTURE, "y", bounds)
+    model = stage_of(f"y = Clip(x, {operands})", IMAGE, "y", bounds)
     assert assert_float_parity(tmp_path, model).ops[op] == 1
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1), (1, 1, 1), (1, 1, 8)])
 def test_prelu(shape: tuple[int, ...], tmp_path: Path) -> None:
-    model = stage_of("y = PRelu(x, s)", PICTURE, "y", {"s": normal(*shape)})
+    model = stage_of("y = PRelu(x, s)", IMAGE, "y", {"s": normal(*shape)})
     written = assert_float_parity(tmp_path, model)
     assert ("prelu" in written.ops) == (shape[-1] == 1)
 
@@ -86,19 +86,19 @@ def test_prelu(shape: tuple[int, ...], tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(), (4, 1, 1), (1, 4, 6, 8)])
 def test_binary_with_a_constant(op: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     constant = np.abs(normal(*shape)) + np.float32(0.5)
-    model = stage_of(f"y = {op}(x, c)", PICTURE, "y", {"c": np.asarray(constant, np.float32)})
+    model = stage_of(f"y = {op}(x, c)", IMAGE, "y", {"c": np.asarray(constant, np.float32)})
     assert_float_parity(tmp_path, model)
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Max", "Min"])
 def test_binary_broadcasts(op: str, tmp_path: Path) -> None:
-    model = stage_of(f"y = {op}(x, g)", f"{PICTURE}, float[1,4,1,1] g", "y")
+    model = stage_of(f"y = {op}(x, g)", f"{IMAGE}, float[1,4,1,1] g", "y")
     assert_float_parity(tmp_path, model)
 
 
 @pytest.mark.parametrize(("exponent", "op"), [(3.0, "pow"), (0.5, "sqrt")])
 def test_pow(exponent: float, op: str, tmp_path: Path) -> None:
-    model = stage_of("a = Abs(x) y = Pow(a, e)", PICTURE, "y", {"e": np.float32(exponent)})
+    model = stage_of("a = Abs(x) y = Pow(a, e)", IMAGE, "y", {"e": np.float32(exponent)})
     assert op in assert_float_parity(tmp_path, model).ops
 
 
@@ -130,7 +130,7 @@ def test_convolutions(
         f"y = Conv<kernel_shape={list(kernel)}, strides={list(strides)}, pads={list(pads)},"
         f" dilations={list(dilations)}, group={groups}>(x, W{', B' if bias else ''})"
     )
-    assert_float_parity(tmp_path, stage_of(body, PICTURE, "y", constants))
+    assert_float_parity(tmp_path, stage_of(body, IMAGE, "y", constants))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -144,7 +144,7 @@ def test_transposed_convolutions(
         f" output_padding={extra}, group={groups}>(x, W, B)"
     )
     constants = {"W": normal(4, 8 // groups, 3, 3), "B": normal(8)}
-    assert_float_parity(tmp_path, stage_of(body, PICTURE, "y", constants))
+    assert_float_parity(tmp_path, stage_of(body, IMAGE, "y", constants))
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -179,14 +179,14 @@ POOLS = [
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_pools(pool: str, tmp_path: Path) -> None:
-    assert_float_parity(tmp_path, stage_of(f"y = {pool}(x)", PICTURE, "y"))
+    assert_float_parity(tmp_path, stage_of(f"y = {pool}(x)", IMAGE, "y"))
 
 
 @pytest.mark.parametrize("op", ["ReduceMean", "ReduceMax", "ReduceSum"])
 @pytest.mark.parametrize(("axes", "keeps"), [((2, 3), 1), ((2, 3), 0), ((1,), 1), ((3,), 0)])
 def test_reductions(op: str, axes: tuple[int, ...], keeps: int, tmp_path: Path) -> None:
     body = f"y = {op}<keepdims={keeps}>(x, axes)"
-    assert_float_parity(tmp_path, stage_of(body, PICTURE, "y", {"axes": ints(*axes)}))
+    assert_float_parity(tmp_path, stage_of(body, IMAGE, "y", {"axes": ints(*axes)}))
 
 
 SHAPE_OPS = {
@@ -217,7 +217,7 @@ SHAPE_OPS = {
 
 @pytest.mark.parametrize("body", SHAPE_OPS)
 def test_shape_ops(body: str, tmp_path: Path) -> None:
-    assert_float_parity(tmp_path, stage_of(body, PICTURE, "y", SHAPE_OPS[body]))
+    assert_float_parity(tmp_path, stage_of(body, IMAGE, "y", SHAPE_OPS[body]))
 
 
 RESIZES = [
@@ -239,13 +239,13 @@ def test_resizes(
 ) -> None:
     extra = f', nearest_mode="{rounding}"' if rounding else ""
     body = f'y = Resize<mode="{mode}", coordinate_transformation_mode="{rule}"{extra}>(x, , , s)'
-    model = stage_of(body, PICTURE, "y", {"s": ints(1, 4, *size)})
+    model = stage_of(body, IMAGE, "y", {"s": ints(1, 4, *size)})
     assert op in assert_float_parity(tmp_path, model).ops
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_shuffle_is_split_and_interleave(groups: int, tmp_path: Path) -> None:
-    model = stage_of(f"y = deploykit.ChannelShuffle<groups={groups}>(x)", PICTURE, "y")
+    model = stage_of(f"y = deploykit.ChannelShuffle<groups={groups}>(x)", IMAGE, "y")
     written = assert_float_parity(tmp_path, model)
     assert written.interleaved == 1
     assert not {"transpose", "reshape"} & set(written.ops)
@@ -254,7 +254,7 @@ def test_shuffle_is_split_and_interleave(groups: int, tmp_path: Path) -> None:
 def test_shuffle_of_a_concat_interleaves_its_operands(tmp_path: Path) -> None:
     model = stage_of(
         "r = Relu(x) c = Concat<axis=1>(x, r) y = deploykit.ChannelShuffle<groups=2>(c)",
-        PICTURE,
+        IMAGE,
         "y",
     )
     written = assert_float_parity(tmp_path, model)
@@ -266,7 +266,7 @@ def test_shuffle_of_a_concat_that_others_read_keeps_it(tmp_path: Path) -> None:
     model = stage_of(
         "r = Relu(x) c = Concat<axis=1>(x, r) y = deploykit.ChannelShuffle<groups=2>(c)"
         " z = Relu(c)",
-        PICTURE,
+        IMAGE,
         "y, z",
     )
     written = assert_float_parity(tmp_path, model)
@@ -277,7 +277,7 @@ def test_shuffle_of_a_concat_that_others_read_keeps_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("groups", [2, 4])
 def test_concat_shuffle_split(groups: int, tmp_path: Path) -> None:
     body = f"r = Relu(x) y, z = deploykit.ConcatShuffleSplit<groups={groups}>(x, r)"
-    written = assert_float_parity(tmp_path, stage_of(body, PICTURE, "y, z"))
+    written = assert_float_parity(tmp_path, stage_of(body, IMAGE, "y, z"))
     assert written.interleaved == 1
     assert (written.ops["concat"], written.ops["split"]) == ((1, 1) if groups == 2 else (2, 2))
 
@@ -308,7 +308,7 @@ def test_int8(body: str, outputs: str, tmp_path: Path) -> None:
     }
     words = body.replace("(", " ").replace(")", " ").replace(",", " ").split()
     constants = {k: v for k, v in everything.items() if k in words}
-    written = assert_int8_parity(tmp_path, stage_of(body, PICTURE, outputs, constants))
+    written = assert_int8_parity(tmp_path, stage_of(body, IMAGE, outputs, constants))
     assert written.ops["quantize"] == written.ops["dequantize"] >= 2
 
 
@@ -318,14 +318,14 @@ def test_int8_shuffles_keep_no_pair_between_moves(tmp_path: Path) -> None:
         "r = Relu(x) a, b = deploykit.ConcatShuffleSplit<groups=2>(x, r) s = Relu(b)"
         " y, z = deploykit.ConcatShuffleSplit<groups=2>(a, s)"
     )
-    written = assert_int8_parity(tmp_path, stage_of(body, PICTURE, "y, z"))
+    written = assert_int8_parity(tmp_path, stage_of(body, IMAGE, "y, z"))
     # x, r, b, s, y, z; a is read by moves alone
     assert written.ops["quantize"] == 6
     assert written.interleaved == 2
 
 
 def test_all_that_cannot_be_lowered_is_reported_at_once(tmp_path: Path) -> None:
-    model = stage_of("a = Sin(x) b = Relu(a) y = Cos(b)", PICTURE, "y")
+    model = stage_of("a = Sin(x) b = Relu(a) y = Cos(b)", IMAGE, "y")
     with pytest.raises(UnsupportedOpsError) as caught:
         write(tmp_path, model)
     assert [op.op_type for op in caught.value.ops] == ["Sin", "Cos"]
@@ -334,7 +334,7 @@ def test_all_that_cannot_be_lowered_is_reported_at_once(tmp_path: Path) -> None:
 def test_forms_without_a_lowering_are_reported_at_once(tmp_path: Path) -> None:
     model = stage_of(
         'p = Pad<mode="wrap">(x, pads) q = Resize<mode="cubic">(p, , , s) y = Relu(q)',
-        PICTURE,
+        IMAGE,
         "y",
         {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "s": ints(1, 4, 9, 9)},
     )
@@ -344,6 +344,6 @@ def test_forms_without_a_lowering_are_reported_at_once(tmp_path: Path) -> None:
 
 
 def test_six_axes_are_refused(tmp_path: Path) -> None:
-    model = stage_of("y = Reshape(x, s)", PICTURE, "y", {"s": ints(1, 2, 2, 3, 2, 8)})
+    model = stage_of("y = Reshape(x, s)", IMAGE, "y", {"s": ints(1, 2, 2, 3, 2, 8)})
     with pytest.raises(UnsupportedOpsError, match="6 axes"):
         write(tmp_path, model)

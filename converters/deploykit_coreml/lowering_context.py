@@ -72,12 +72,12 @@ class LoweringContext:
     Attributes:
         mb: coremltools' Builder, inside of the function's block.
         options: What the package is to be.
-        params: Value name > quantization; empty for a float stage.
-        integers: Constant name > its integers.
+        params: Value name → quantization; empty for a float stage.
+        integers: Constant name → its integers.
         small_weights: Weights with fewer elements stay float in a w8 package.
         compress: Whether weights become integers or palettes here.
-        variables: Value name > variable.
-        quantized: Value name > its integers in the program.
+        variables: Value name → variable.
+        quantized: Value name → its integers in the program.
         scale_error: Largest relative error of a scale that was rounded to float16.
     """
 

@@ -24,7 +24,7 @@ def window_pads(parameters: Parameters) -> list[tuple[int, int]]:
 
 
 def two(parameters: Parameters, name: str) -> tuple[int, int]:
-    """A pair of integers; 1 and 1 where it is left out.
+    """A pair of integers; 1 and 1 where it is omitted.
 
     Raises:
         UnknownFormError: another number of them.
@@ -36,20 +36,20 @@ def two(parameters: Parameters, name: str) -> tuple[int, int]:
 
 
 def windows(
-    picture: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
+    image: Array, kernel: tuple[int, int], strides: tuple[int, int], dilations: tuple[int, int]
 ) -> list[Array]:
     """For each element of a window, what it sees: views (n, C, H, W), row by row."""
     extents = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     sizes = [
         (length - extent) // stride + 1
-        for length, extent, stride in zip(picture.shape[2:], extents, strides, strict=True)
+        for length, extent, stride in zip(image.shape[2:], extents, strides, strict=True)
     ]
     views = []
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             top, left = row * dilations[0], column * dilations[1]
             views.append(
-                picture[
+                image[
                     :,
                     :,
                     top : top + (sizes[0] - 1) * strides[0] + 1 : strides[0],

@@ -114,7 +114,7 @@ def compute_gelu(parameters: Parameters) -> Array:
 
 @operation("softmax", reads="x axis")
 def compute_softmax(parameters: Parameters) -> Array:
-    """exp(x) / sum exp(x) along an axis; -1 if it is left out."""
+    """exp(x) / sum exp(x) along an axis; -1 if it is omitted."""
     x = parameters.real()
     axis = parameters.integer("axis") if parameters.has("axis") else -1
     powers = np.exp(x - x.max(axis=axis, keepdims=True))

@@ -27,7 +27,7 @@ class Parameters:
 
     Attributes:
         op: The operation.
-        given: Parameter > value, or values of a parameter that takes several.
+        given: Parameter → value, or values of a parameter that takes several.
         read: Parameters read so far.
     """
 

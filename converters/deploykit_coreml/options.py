@@ -81,7 +81,7 @@ class WriteOptions:
     Attributes:
         ios: Oldest iOS that reads it: 15 to 18.
         io: Element type of tensor inputs and of outputs, ``float32`` or ``float16``.
-        image_input: Whether the picture input is an image of 8-bit pixels, normalized inside.
+        image_input: Whether the image input is an image of 8-bit pixels, normalized inside.
         classifier: Whether the label and its probability are outputs too.
         compute: numpy's name of the floats that it computes in.
         palette_bits: Bits of an index into a palette of weights; 0 for none.
@@ -90,7 +90,7 @@ class WriteOptions:
         license: Its license.
         version: Its version.
         description: What it is; empty for its name and precision.
-        user_metadata: Key > value of the user's own.
+        user_metadata: Key → value of the user's own.
     """
 
     ios: int

@@ -19,7 +19,7 @@ WEIGHTS_FILE = f"{DATA}/{WEIGHTS_ITEM}/weight.bin"
 #: How a program names its weight file.
 MODEL_PATH = "@model_path"
 
-#: Oldest iOS > name of its opset in the program.
+#: Oldest iOS → name of its opset in the program.
 OPSETS = {15: "CoreML5", 16: "CoreML6", 17: "CoreML7", 18: "CoreML8"}
 
 #: Metadata that the format itself has.

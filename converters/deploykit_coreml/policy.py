@@ -20,7 +20,7 @@ SAME_SCALE_OPS = SELECTING_OPS - REDUCTIONS
 #: All operands and results have one scale, so that joining them moves integers only.
 JOINED_SCALE_OPS = JOINING_OPS
 
-#: Operands and results each have a scale of their own: layers, additions, pools and clamps. What
+#: Operands and results each have a separate scale: layers, additions, pools and clamps. What
 #: multiplies, subtracts or divides activations stays in floats.
 ANY_SCALE_OPS = WEIGHTED_OPS | CLAMPS | {"Add", "AveragePool", "ReduceMean"}
 

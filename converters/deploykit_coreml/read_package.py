@@ -30,8 +30,8 @@ class ProgramOp:
     Attributes:
         type: E.g. ``conv``.
         name: Its name.
-        inputs: Parameter > what is given: names of values, or constants written in place.
-        attributes: Parameter > constant; without the name.
+        inputs: Parameter → what is given: names of values, or constants written in place.
+        attributes: Parameter → constant; without the name.
         outputs: Name and type of each result.
     """
 

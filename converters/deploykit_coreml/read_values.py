@@ -20,7 +20,7 @@ from deploykit_coreml.package_format import MODEL_PATH
 _RECORD = struct.Struct("<IIQQQ")
 _SENTINEL = 0xDEADBEEF
 
-#: Number in a program's types > name of the element type.
+#: Number in a program's types → name of the element type.
 _DTYPES = {
     1: "bool",
     2: "text",
@@ -39,7 +39,7 @@ _DTYPES = {
     38: "uint6",
 }
 
-#: Number in the weight file's records > name of the element type.
+#: Number in the weight file's records → name of the element type.
 _BLOB_DTYPES = {
     1: "float16",
     2: "float32",
@@ -53,7 +53,7 @@ _BLOB_DTYPES = {
     15: "uint32",
 }
 
-#: Element types smaller than a byte > bits.
+#: Element types smaller than a byte → bits.
 _BITS = {"uint4": 4, "uint6": 6}
 
 

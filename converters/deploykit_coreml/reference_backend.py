@@ -42,9 +42,9 @@ class ReferenceBackend(Backend):
         """What `deploykit.runners.base.Backend.info` asks for."""
         package = self._package
         details = {"opset": package.opset, "operations": len(package.operations)}
-        pictures = picture_inputs(package)
-        if pictures:
-            details["picture"] = "given as exact real pixels, made from the normalized tensor"
+        images = image_inputs(package)
+        if images:
+            details["image"] = "given as exact real pixels, made from the normalized tensor"
         return {
             "runtime": RUNTIME,
             "version": __version__,
@@ -57,7 +57,7 @@ class ReferenceBackend(Backend):
         """Run once, or once for each sample where the package takes one at a time.
 
         Args:
-            inputs: Input name > array in the package's own dtype; a picture input takes the
+            inputs: Input name → array in the package's own dtype; an image input takes the
                 network's own normalized tensor (float32, NCHW), and turns it back into pixels.
 
         Raises:
@@ -76,7 +76,7 @@ class ReferenceBackend(Backend):
                 f"inputs {sorted(inputs)}", expected=f"the inputs of the package: {sorted(types)}"
             )
         given = dict(inputs)
-        for name, contract in picture_inputs(self._package).items():
+        for name, contract in image_inputs(self._package).items():
             given[name] = pixels_of(inputs[name], contract)
         batch = {n: t.shape[0] if t.shape else 1 for n, t in types.items()}
         counts = {len(a) // batch[n] if a.ndim else 1 for n, a in given.items()}
@@ -93,11 +93,11 @@ class ReferenceBackend(Backend):
         return {n: r[0] if len(r) == 1 else np.concatenate(r) for n, r in rows.items()}
 
 
-def picture_inputs(package: Package) -> dict[str, Preprocess]:
-    """Name > contract of each input that is an image.
+def image_inputs(package: Package) -> dict[str, Preprocess]:
+    """Name → contract of each input that is an image.
 
     Raises:
-        RunnerError: the package does not say how its pictures are normalized.
+        RunnerError: the package does not say how its images are normalized.
     """
     found = {}
     for name, _ in package.inputs:
@@ -115,7 +115,7 @@ def picture_inputs(package: Package) -> dict[str, Preprocess]:
 
 
 def pixels_of(tensor: Array, contract: Preprocess) -> Array:
-    """Real pixels (0..255 for a picture) from the normalized tensor: float32 (n, C, H, W)."""
+    """Real pixels (0..255 for an image) from the normalized tensor: float32 (n, C, H, W)."""
     mean = np.asarray(contract.mean, np.float64).reshape(1, -1, 1, 1)
     std = np.asarray(contract.std, np.float64).reshape(1, -1, 1, 1)
     pixels: Array = ((tensor.astype(np.float64) * std + mean) * 255).astype(np.float32)

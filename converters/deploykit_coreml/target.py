@@ -43,13 +43,13 @@ def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
     stage, stage_values = _stage_graph(model, request.precision)
     lowered = lower_graph(stage, options)
     inputs = tuple(
-        _end(s, lowered.inputs, options, picture=options.image_input) for s in model.inputs
+        _end(s, lowered.inputs, options, image=options.image_input) for s in model.inputs
     )
     description = PackageDescription(
         model_name=model.name,
         precision=request.precision.value,
         preprocess=model.preprocess,
-        picture_input=inputs[0].runtime_name if options.image_input else "",
+        image_input=inputs[0].runtime_name if options.image_input else "",
         labels=model.labels or (),
         image_size=model.inputs[0].shape[2:] if options.image_input else (0, 0),  # type: ignore[arg-type]
     )
@@ -81,10 +81,10 @@ def check_request(request: ArtifactRequest) -> None:
 
 
 def _end(
-    spec: TensorSpec, names: Mapping[str, str], options: WriteOptions, *, picture: bool = False
+    spec: TensorSpec, names: Mapping[str, str], options: WriteOptions, *, image: bool = False
 ) -> TensorSpec:
     """An input or output as the package has it; a name there is an identifier."""
-    dtype, held = "float32" if picture else options.io, names[spec.name]
+    dtype, held = "float32" if image else options.io, names[spec.name]
     tensor = "" if held == spec.name else held
     return TensorSpec(spec.name, spec.shape, dtype, spec.layout, tensor=tensor)
 
@@ -142,7 +142,7 @@ def _values(
     options: WriteOptions,
     ends: set[str],
 ) -> tuple[dict[str, str], dict[str, TensorSpec]]:
-    """Value of the stage > tensor of the package, and how each of those is held."""
+    """Value of the stage → tensor of the package, and how each of those is held."""
     names: dict[str, str] = {}
     specs: dict[str, TensorSpec] = {}
     for value, variable in lowered.variables.items():
@@ -164,7 +164,7 @@ def _values(
 
 
 def _stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping[str, str]]:
-    """What is lowered, and: value name there > value name of the stage."""
+    """What is lowered, and: value name there → value name of the stage."""
     from deploykit.graph.qdq import fold_qdq, has_qdq
     from deploykit_coreml.lower_graph import StageGraph
 

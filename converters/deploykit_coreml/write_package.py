@@ -36,8 +36,8 @@ class PackageDescription:
     Attributes:
         model_name: The model's name.
         precision: E.g. ``fp16``.
-        preprocess: The contract of the picture input, if known.
-        picture_input: The program's input that is an image; empty for none.
+        preprocess: The contract of the image input, if known.
+        image_input: The program's input that is an image; empty for none.
         image_size: Its height and width.
         labels: Class names, of a classifier.
     """
@@ -45,7 +45,7 @@ class PackageDescription:
     model_name: str
     precision: str
     preprocess: Preprocess | None
-    picture_input: str = ""
+    image_input: str = ""
     image_size: tuple[int, int] = (0, 0)
     labels: tuple[str, ...] = ()
 
@@ -55,8 +55,8 @@ class WrittenPackage:
     """The files.
 
     Attributes:
-        files: Path inside of the package > bytes, sorted by path.
-        op_counts: Op type > number, constants left out.
+        files: Path inside of the package → bytes, sorted by path.
+        op_counts: Op type → number, constants left out.
     """
 
     files: Mapping[str, bytes]
@@ -129,9 +129,9 @@ def _describe(spec: Any, options: WriteOptions, description: PackageDescription)
         metadata.userDefined[names.PREPROCESS_KEY] = json.dumps(
             description.preprocess.to_dict(), sort_keys=True
         )
-    if description.picture_input and description.preprocess is not None:
+    if description.image_input and description.preprocess is not None:
         for feature in spec.description.input:
-            if feature.name == description.picture_input:
+            if feature.name == description.image_input:
                 image = feature.type.imageType
                 image.height, image.width = description.image_size
                 color = _COLORS[description.preprocess.color]

@@ -1,4 +1,4 @@
-"""Packages: deterministic, named, typed; pictures, labels, compressed weights."""
+"""Packages: deterministic, named, typed; images, labels, compressed weights."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ CONTRACT = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
 def network(channels: int = 3) -> Model:
-    """A convolution of 1,152 weights and a linear layer: pictures to 5 scores."""
+    """A convolution of 1,152 weights and a linear layer: images to 5 scores."""
     return stage_of(
-        "c = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(picture, W, B)"
+        "c = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(image, W, B)"
         " h = HardSwish(c) m = ReduceMean<keepdims=0>(h, axes) scores = Gemm<transB=1>(m, G, D)",
-        f"float[1,{channels},8,8] picture",
+        f"float[1,{channels},8,8] image",
         "scores",
         {
             "W": normal(128, channels, 3, 3),
@@ -80,12 +80,12 @@ def test_names_and_types_are_those_of_the_model(tmp_path: Path) -> None:
     for precision in (Precision.FP32, Precision.FP16, Precision.W8):
         written = write(tmp_path, network(), precision)
         (source,), (result,) = written.artifact.inputs, written.artifact.outputs
-        assert (source.name, source.shape, source.dtype) == ("picture", (1, 3, 8, 8), "float32")
+        assert (source.name, source.shape, source.dtype) == ("image", (1, 3, 8, 8), "float32")
         assert source.layout == "NCHW"
         assert (result.name, result.shape, result.dtype) == ("scores", (1, 5), "float32")
         features = written.package.features
         assert {(f.name, f.kind, f.dtype, f.shape) for f in features.values()} == {
-            ("picture", "tensor", "float32", (1, 3, 8, 8)),
+            ("image", "tensor", "float32", (1, 3, 8, 8)),
             ("scores", "tensor", "float32", (1, 5)),
         }
 
@@ -143,45 +143,43 @@ def test_int8_values_are_on_their_grids(tmp_path: Path) -> None:
     written = write(tmp_path, stage, Precision.INT8, compute="float32")
     values = ReferenceBackend(str(written.folder), {}).run_all(inputs)
     wanted = run_onnxruntime(stage, inputs, everything=True)
-    judged = 0
+    verified = 0
     for value, tensor in written.artifact.value_names.items():
         spec = written.artifact.value_specs[tensor]
         if spec.quantization is None:
             continue
-        judged += 1
+        verified += 1
         assert values[tensor].dtype == np.int8
         assert np.abs(spec.decode(values[tensor]) - wanted[value]).max() <= (
             1.1 * spec.quantization.scale[0]
         )
-    assert judged == 5  # the picture, what both layers, the curve and the mean give
+    assert verified == 5  # the image, what both layers, the curve and the mean give
     assert written.artifact.output_steps["scores"].dtype == "int8"
 
 
 @pytest.mark.parametrize("color", ["RGB", "BGR"])
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
-def test_picture_input_is_normalized_inside(
-    color: str, precision: Precision, tmp_path: Path
-) -> None:
+def test_image_input_is_normalized_inside(color: str, precision: Precision, tmp_path: Path) -> None:
     model = replace(network(), preprocess=replace(CONTRACT, color=color))
-    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     assert model.preprocess is not None
-    tensor = {"picture": model.preprocess.apply(picture)[None]}
+    tensor = {"image": model.preprocess.apply(image)[None]}
     wanted = run_onnxruntime(model, tensor)["scores"]
     written = write(tmp_path, model, precision, input="image")
-    feature = written.package.features["picture"]
+    feature = written.package.features["image"]
     assert (feature.kind, feature.dtype, feature.shape) == ("image", color, (8, 8))
     found = written.run(tensor)["scores"]
     assert error_of(found, wanted) < (3e-6 if precision is Precision.FP32 else 5e-3)
-    pixels = ReferenceBackend(str(written.folder), {}).run_all(tensor)["picture"]
-    ordered = picture[..., ::-1] if color == "BGR" else picture
+    pixels = ReferenceBackend(str(written.folder), {}).run_all(tensor)["image"]
+    ordered = image[..., ::-1] if color == "BGR" else image
     np.testing.assert_allclose(pixels[0], ordered.transpose(2, 0, 1), atol=1e-4)
 
 
-def test_grey_picture(tmp_path: Path) -> None:
+def test_grey_image(tmp_path: Path) -> None:
     contract = Preprocess(size=(8, 8), color="GRAY", mean=(0.3,), std=(0.5,))
     model = replace(network(1), preprocess=contract)
     written = write(tmp_path, model, Precision.FP16, input="image")
-    assert written.package.features["picture"].dtype == "GRAY"
+    assert written.package.features["image"].dtype == "GRAY"
     assert json.loads(written.package.metadata["deploykit.preprocess"])["mean"] == [0.3]
 
 

@@ -3,7 +3,7 @@
 Arithmetic:
 
     float32     every option that computes or stores in float16 or bfloat16 is off: the same
-                numbers on every CPU but for the order of additions; what parity is judged in
+                numbers on every CPU but for the order of additions; what parity is verified in
     default     as ncnn's own options are, and as apps run it that set none: on ARM cores with
                 float16 arithmetic it computes in float16
 """
@@ -46,7 +46,7 @@ _PROBE_TIMEOUT_S = 20.0
 def why_no_vulkan() -> str:
     """Why no Vulkan device is here, in words; empty if one is.
 
-    Asked in a process of its own: loading a driver costs memory, and may crash.
+    Asked in a separate process: loading a driver costs memory, and may crash.
     """
     advice = "install a driver; on Debian, mesa-vulkan-drivers brings one that runs on the CPU"
     try:
@@ -152,7 +152,7 @@ class NcnnBackend(Backend):
         """Run one sample.
 
         Args:
-            inputs: Input name > float32 (C, H, W), without a batch axis.
+            inputs: Input name → float32 (C, H, W), without a batch axis.
 
         Raises:
             RunnerError: another set of inputs, or a layer that ncnn cannot run.

@@ -1,7 +1,7 @@
 """Shapes and axes: ONNX has a batch axis, an ncnn blob has none.
 
 A value of shape (1, C, H, W) is the blob (C, H, W); in general the first axis, whose length must be
-1, is left out, and the others keep their order and their row-major layout. Blobs have one to four
+1, is omitted, and the others keep their order and their row-major layout. Blobs have one to four
 axes; ncnn calls them w, hw, chw, cdhw. Axis numbers in layers count from the outermost, as here.
 """
 

@@ -38,7 +38,7 @@ def inspect_files(path: Path) -> str:
         SourceError: one of the two is missing or damaged.
 
     Layers of types that deploykit does not write are listed as they stand; weights from the first
-    of them on are not told.
+    of them on are not reported.
     """
     layers = read_param(path)
     weights = bin_beside(path)

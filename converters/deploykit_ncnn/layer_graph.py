@@ -40,7 +40,7 @@ class Layer:
         name: Unique among layers.
         inputs: Names of blobs.
         outputs: Names of blobs.
-        params: Number of a parameter > what it is.
+        params: Number of a parameter → what it is.
         weights: Its arrays, in the order of the .bin file.
     """
 
@@ -57,7 +57,7 @@ def split_shared_blobs(layers: Sequence[Layer], outputs: Mapping[str, str]) -> l
 
     Args:
         layers: In an order in which each blob is made before it is read.
-        outputs: Name that an output of the model has > blob that it is.
+        outputs: Name that an output of the model has → blob that it is.
 
     Returns:
         The layers; blobs that are an output bear its name. Where an output is also read, or is an

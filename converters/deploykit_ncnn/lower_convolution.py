@@ -87,7 +87,7 @@ def reads_integers(node: ir.Node) -> bool:
 
 
 def bias_of(node: ir.Node, index: int) -> FloatArray | None:
-    """The constant bias at an input; None if it is left out."""
+    """The constant bias at an input; None if it is omitted."""
     if input_at(node, index) is None:
         return None
     return np.asarray(needed_constant(node, index, "bias"), np.float32).reshape(-1)
@@ -119,7 +119,7 @@ def _conv_params(node: ir.Node, bias: FloatArray | None) -> dict[int, Param]:
 
 
 def _window_params(node: ir.Node, kernel: tuple[int, ...]) -> dict[int, Param]:
-    """Kernel, dilation, stride and pads; what is as ncnn's default is left out."""
+    """Kernel, dilation, stride and pads; what is as ncnn's default is omitted."""
     refuse_open_window(node)
     top, left, bottom, right = read_ints(node, "pads", (0, 0, 0, 0))
     if min(top, left, bottom, right) < 0:

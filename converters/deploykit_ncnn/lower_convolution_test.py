@@ -20,7 +20,7 @@ from deploykit_testing.ncnn import (
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
-#: Activation in ONNX > number and parameters in a layer.
+#: Activation in ONNX → number and parameters in a layer.
 ACTIVATIONS = {
     "Relu(c)": (1, None),
     "LeakyRelu<alpha=0.2>(c)": (2, (0.2,)),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _SUB, _MUL, _DIV, _POW = 1, 2, 3, 6
-#: ``op_type`` of BinaryOp > the one with the operands changed over, where the first is a number.
+#: ``op_type`` of BinaryOp → the one with the operands changed over, where the first is a number.
 _REVERSED = {_SUB: 7, _DIV: 8, _POW: 9}
 
 

@@ -42,11 +42,11 @@ class LoweredGraph:
 
     Attributes:
         layers: In the order of the file.
-        inputs: Value name > blob, of the model's inputs.
-        outputs: Value name > blob, of its outputs.
-        blobs: Value name of the stage > blob that holds it; also the inputs and outputs.
-        shapes: Blob > shape, for those.
-        integers: Blob > quantization, where layers hand on integers.
+        inputs: Value name → blob, of the model's inputs.
+        outputs: Value name → blob, of its outputs.
+        blobs: Value name of the stage → blob that holds it; also the inputs and outputs.
+        shapes: Blob → shape, for those.
+        integers: Blob → quantization, where layers hand on integers.
     """
 
     layers: tuple[Layer, ...]

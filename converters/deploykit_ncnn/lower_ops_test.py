@@ -20,7 +20,7 @@ from deploykit_testing.ncnn import (
     write,
 )
 
-PICTURE = "float[1,4,6,8] x"
+IMAGE = "float[1,4,6,8] x"
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -57,7 +57,7 @@ UNARY = {
 
 @pytest.mark.parametrize("body", UNARY)
 def test_unary(body: str, tmp_path: Path) -> None:
-    model = stage_of(body, PICTURE, "y")
+    model = stage_of(body, IMAGE, "y")
     inputs = random_inputs(model, low=-8, high=8)
     inputs["x"].reshape(-1)[:4] = (-3.0, 3.0, 0.0, -8.0)
     written = assert_float_parity(tmp_path, model, inputs)
@@ -73,13 +73,13 @@ def test_a_blob_has_one_to_four_axes(shape: str, tmp_path: Path) -> None:
 def test_clip(low: float | None, high: float | None, tmp_path: Path) -> None:
     bounds = {k: np.float32(v) for k, v in (("lo", low), ("hi", high)) if v is not None}
     operands = ", ".join(k if k in bounds else "" for k in ("lo", "hi")).rstrip(", ")
-    model = stage_of(f"y = Clip(x, {operands})", PICTURE, "y", bounds)
+    model = stage_of(f"y = Clip(x, {operands})", IMAGE, "y", bounds)
     assert assert_float_parity(tmp_path, model).types["Clip"] == 1
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 1), (1, 1, 1), (1, 1, 8)])
 def test_prelu(shape: tuple[int, ...], tmp_path: Path) -> None:
-    model = stage_of("y = PRelu(x, s)", PICTURE, "y", {"s": normal(*shape)})
+    model = stage_of("y = PRelu(x, s)", IMAGE, "y", {"s": normal(*shape)})
     written = assert_float_parity(tmp_path, model)
     assert ("PReLU" in written.types) == (shape[-1] == 1)
 
@@ -89,7 +89,7 @@ def test_prelu(shape: tuple[int, ...], tmp_path: Path) -> None:
 def test_binary_with_a_constant(op: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     constant = np.asarray(np.abs(normal(*shape)) + np.float32(0.5), np.float32)
     for body in (f"y = {op}(x, c)", f"y = {op}(c, x)"):
-        model = stage_of(body, PICTURE, "y", {"c": constant})
+        model = stage_of(body, IMAGE, "y", {"c": constant})
         inputs = random_inputs(model, low=0.5, high=2.0)
         written = assert_float_parity(tmp_path, model, inputs)
         assert written.types["MemoryData"] == (constant.size > 1)
@@ -101,7 +101,7 @@ def test_binary_with_a_constant(op: str, shape: tuple[int, ...], tmp_path: Path)
 )
 def test_binary_of_two_computed_operands_broadcasts(op: str, shape: str, tmp_path: Path) -> None:
     for body in (f"y = {op}(x, g)", f"y = {op}(g, x)"):
-        model = stage_of(body, f"{PICTURE}, float[{shape}] g", "y")
+        model = stage_of(body, f"{IMAGE}, float[{shape}] g", "y")
         assert_float_parity(tmp_path, model, random_inputs(model, low=0.5, high=2.0))
 
 
@@ -113,7 +113,7 @@ def test_both_operands_broadcast(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("exponent", "base"), [(3.0, False), (0.3, False), (2.5, True)])
 def test_pow(exponent: float, base: bool, tmp_path: Path) -> None:
     body = "a = Abs(x) y = Pow(e, a)" if base else "a = Abs(x) y = Pow(a, e)"
-    assert_float_parity(tmp_path, stage_of(body, PICTURE, "y", {"e": np.float32(exponent)}))
+    assert_float_parity(tmp_path, stage_of(body, IMAGE, "y", {"e": np.float32(exponent)}))
 
 
 @FEW
@@ -143,7 +143,7 @@ def test_pools(
 @pytest.mark.parametrize("keep", [0, 1])
 @pytest.mark.parametrize("axes", [(2, 3), (1,), (3,), (1, 2), (2,)])
 def test_reductions(op: str, keep: int, axes: tuple[int, ...], tmp_path: Path) -> None:
-    model = stage_of(f"y = {op}<keepdims={keep}>(x, a)", PICTURE, "y", {"a": ints(*axes)})
+    model = stage_of(f"y = {op}<keepdims={keep}>(x, a)", IMAGE, "y", {"a": ints(*axes)})
     written = assert_float_parity(tmp_path, model)
     whole_map = axes == (2, 3) and op != "ReduceSum"
     assert written.types == {"Pooling" if whole_map else "Reduction": 1}
@@ -174,7 +174,7 @@ def test_matmul_with_a_constant(constant: tuple[int, ...], tmp_path: Path) -> No
     "target", [(1, 192), (1, 8, 24), (1, 2, 2, 48), (1, 2, 3, 4, 8), (1, 4, 48), (1, 1, 1, 192)]
 )
 def test_reshape(target: tuple[int, ...], tmp_path: Path) -> None:
-    model = stage_of("y = Reshape(x, s)", PICTURE, "y", {"s": ints(*target)})
+    model = stage_of("y = Reshape(x, s)", IMAGE, "y", {"s": ints(*target)})
     assert_float_parity(tmp_path, model)
 
 
@@ -194,7 +194,7 @@ def test_concat_and_split(axis: int, tmp_path: Path) -> None:
     sizes = ints(1, length - 1)
     model = stage_of(
         f"a, b = Split<axis={axis}>(x, s) r = Relu(a) y = Concat<axis={axis}>(b, r, b)",
-        PICTURE,
+        IMAGE,
         "y",
         {"s": sizes},
     )
@@ -218,7 +218,7 @@ def test_slice(
         "a": ints(1, 2, 3),
         "t": ints(1, *steps),
     }
-    assert_float_parity(tmp_path, stage_of("y = Slice(x, s, e, a, t)", PICTURE, "y", constants))
+    assert_float_parity(tmp_path, stage_of("y = Slice(x, s, e, a, t)", IMAGE, "y", constants))
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ RESIZES = [
 def test_resize(mode: str, rule: str, nearest: str, size: tuple[int, int], tmp_path: Path) -> None:
     more = f', nearest_mode="{nearest}"' if nearest else ""
     body = f'y = Resize<mode="{mode}", coordinate_transformation_mode="{rule}"{more}>(x, , , s)'
-    model = stage_of(body, PICTURE, "y", {"s": ints(1, 4, *size)})
+    model = stage_of(body, IMAGE, "y", {"s": ints(1, 4, *size)})
     assert assert_float_parity(tmp_path, model).types == {"Interp": 1}
 
 
@@ -263,7 +263,7 @@ def test_resize(mode: str, rule: str, nearest: str, size: tuple[int, int], tmp_p
     [(ints(2, 0, 1, 3), 1), (ints(1, 2), 2), (ints(7), 3), (np.asarray(2, np.int64), 1)],
 )
 def test_gather(indices: np.ndarray, axis: int, tmp_path: Path) -> None:
-    model = stage_of(f"y = Gather<axis={axis}>(x, i)", PICTURE, "y", {"i": indices})
+    model = stage_of(f"y = Gather<axis={axis}>(x, i)", IMAGE, "y", {"i": indices})
     assert_float_parity(tmp_path, model)
 
 
@@ -319,7 +319,7 @@ CONSTANTS = {
 @pytest.mark.parametrize("body", REFUSED)
 def test_what_ncnn_lacks_is_refused_with_a_reason(body: str, tmp_path: Path) -> None:
     used = {k: v for k, v in CONSTANTS.items() if f" {k}" in body}
-    model = stage_of(body, PICTURE, "y", used)
+    model = stage_of(body, IMAGE, "y", used)
     with pytest.raises(UnsupportedOpsError) as caught:
         write(tmp_path, model)
     assert REFUSED[body] in str(caught.value)
@@ -328,7 +328,7 @@ def test_what_ncnn_lacks_is_refused_with_a_reason(body: str, tmp_path: Path) -> 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     body = "a = Transpose<perm=[1,0,2,3]>(x) b = Relu(a) y = ReduceMean(b, zero)"
     with pytest.raises(UnsupportedOpsError) as caught:
-        write(tmp_path, stage_of(body, PICTURE, "y", {"zero": ints(0)}))
+        write(tmp_path, stage_of(body, IMAGE, "y", {"zero": ints(0)}))
     assert caught.value.ops[0].op_type == "Transpose"
     assert len(caught.value.ops) >= 2
 
@@ -340,4 +340,4 @@ def test_a_batch_is_refused(tmp_path: Path) -> None:
 
 def test_an_op_that_is_not_canonical_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOpsError, match="Mish"):
-        write(tmp_path, stage_of("y = Mish(x)", PICTURE, "y"))
+        write(tmp_path, stage_of("y = Mish(x)", IMAGE, "y"))

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _MAX, _AVERAGE = 0, 1
-#: Pads are as given, and windows that do not fit are left out.
+#: Pads are as given, and windows that do not fit are omitted.
 _VALID = 1
 _SUM, _MEAN, _LARGEST = 0, 3, 4
-#: ``operation`` of Reduction > ``pooling_type`` of Pooling.
+#: ``operation`` of Reduction → ``pooling_type`` of Pooling.
 _POOLING = {_MEAN: _AVERAGE, _LARGEST: _MAX}
 
 
@@ -76,7 +76,7 @@ def pool_params(
     strides: tuple[int, ...] = (1, 1),
     pads: tuple[int, ...] = (0, 0, 0, 0),
 ) -> dict[int, Param]:
-    """Parameters of a Pooling; what is as ncnn's default is left out.
+    """Parameters of a Pooling; what is as ncnn's default is omitted.
 
     Args:
         kind: 0 for the maximum, 1 for the mean.

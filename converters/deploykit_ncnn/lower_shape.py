@@ -132,7 +132,7 @@ def lower_slice(node: ir.Node, context: LoweringContext) -> None:
 
 
 def crop_params(shape: Shape, begin: Sequence[int], end: Sequence[int]) -> dict[int, Param]:
-    """Starts, ends and axes of a Crop; axes that stay whole are left out (all axes if all do)."""
+    """Starts, ends and axes of a Crop; axes that stay whole are omitted (all axes if all do)."""
     rows = [(b, e, a) for a, (b, e) in enumerate(zip(begin, end, strict=True))]
     kept = [row for row in rows if row[:2] != (0, shape[row[2]])] or rows
     starts, ends, axes = zip(*kept, strict=True)

@@ -37,7 +37,7 @@ class LoweringContext:
         plan: Which activations and requantizations are part of the layer before them.
         quantized: What convolutions and linear layers read as integers.
         layers: The layers so far.
-        blobs: Value name > name of the blob that holds it.
+        blobs: Value name → name of the blob that holds it.
         vectors: The values of shape (1, C, 1, 1) whose blob is (C,).
         fp16_workaround: Whether layers are kept from a wrong kernel
             (`deploykit_ncnn.fp16_workaround`).

@@ -1,7 +1,7 @@
 """Which activations a layer computes along, and which layers hand on integers.
 
 1.  Convolution, ConvolutionDepthWise, Deconvolution, DeconvolutionDepthWise and InnerProduct end
-    with an activation of their own. A Relu, LeakyRelu, Clip, Sigmoid, HardSigmoid-gated x
+    with a separate activation. A Relu, LeakyRelu, Clip, Sigmoid, HardSigmoid-gated x
     (HardSwish) that is the one reader of such a layer's result becomes part of it.
 2.  *Requantization*: a convolution in integers, whose result only convolutions in integers read,
     hands on integers in the scale that those read it in. The file says so by an
@@ -33,8 +33,8 @@ class FusionPlan:
     """What is fused.
 
     Attributes:
-        activations: Node > the activation node that becomes part of its layer.
-        requantized: Node > parameters of the integers that its layer hands on.
+        activations: Node → the activation node that becomes part of its layer.
+        requantized: Node → parameters of the integers that its layer hands on.
     """
 
     activations: Mapping[ir.Node, ir.Node] = field(default_factory=dict)

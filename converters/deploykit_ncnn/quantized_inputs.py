@@ -55,8 +55,8 @@ class QuantizedInputs:
     """What of a stage is integers.
 
     Attributes:
-        layers: Conv or Gemm > what it reads.
-        dequantized: Value > name of the value of the stage that holds it behind a QDQ pair.
+        layers: Conv or Gemm → what it reads.
+        dequantized: Value → name of the value of the stage that holds it behind a QDQ pair.
         nodes: The QDQ nodes, which need no layer.
     """
 

@@ -135,12 +135,12 @@ def _read_number(text: str) -> int | float:
 
 
 def read_storage(path: Path, layers: tuple[Layer, ...]) -> dict[str, StoredWeights]:
-    """Name of a layer > how its arrays are stored, for those that have any.
+    """Name of a layer → how its arrays are stored, for those that have any.
 
     Args:
         path: The .bin file.
         layers: Of the .param file. From the first one on whose type is `unknown_layer`, where
-            arrays lie cannot be told: they are left out, and the length is not judged.
+            arrays lie cannot be known: they are omitted, and the length is not checked.
 
     Raises:
         SourceError: it is missing, too short or too long, or has a tag that does not exist.
@@ -248,7 +248,7 @@ def boundary_blobs(layers: tuple[Layer, ...]) -> tuple[tuple[str, ...], tuple[st
 
 
 def computed_blobs(layers: tuple[Layer, ...], outputs: tuple[str, ...]) -> tuple[str, ...]:
-    """Every blob that a layer computes; copies for several readers are left out."""
+    """Every blob that a layer computes; copies for several readers are omitted."""
     kinds: Mapping[str, bool] = {"Input": False, "MemoryData": False, "Split": False}
     return tuple(
         b for layer in layers for b in layer.outputs if kinds.get(layer.type, True) or b in outputs

@@ -88,7 +88,7 @@ def _end(spec: TensorSpec, blob: str, lowered: LoweredGraph) -> TensorSpec:
 
 
 def _values(lowered: LoweredGraph) -> tuple[dict[str, str], dict[str, TensorSpec]]:
-    """Value of the stage > blob, and how each of those is held; inputs are given, not computed."""
+    """Value of the stage → blob, and how each of those is held; inputs are given, not computed."""
     names = {v: b for v, b in lowered.blobs.items() if v not in lowered.inputs}
     specs = {}
     for blob in names.values():

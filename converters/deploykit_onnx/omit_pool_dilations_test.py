@@ -1,4 +1,4 @@
-"""Dilations of ones are left out, so that ONNX Runtime's integer kernel takes the pool."""
+"""Dilations of ones are omitted, so that ONNX Runtime's integer kernel takes the pool."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How this target is quantized: what ONNX Runtime's CPU provider fuses into integer kernels.
 
-A ``DequantizeLinear > op > QuantizeLinear`` group becomes one integer op where the provider has a
+A ``DequantizeLinear → op → QuantizeLinear`` group becomes one integer op where the provider has a
 kernel for it (QLinearConv, QLinearAdd, QLinearMul, QLinearConcat, QGemm, ...), and vanishes around
 ops that only move integers, if both sides have one scale. Weights are int8, symmetric, and a bias
 is int32 with scale input x weights, as the ONNX specification of QLinearConv says.

@@ -122,8 +122,8 @@ def _copy(
         table: The other one.
         end: Length of the buffer that it is in: a builder counts offsets from there.
         fields: Number of fields that the schema has.
-        numbers: Field > type, of those that hold a number.
-        replaced: Field > offset of what it is to point to.
+        numbers: Field → type, of those that hold a number.
+        replaced: Field → offset of what it is to point to.
     """
     from flatbuffers import number_types
 
@@ -165,7 +165,7 @@ def read_session(data: bytes) -> Any:
 
 
 def read_kernel_types(session: Any) -> dict[bytes, tuple[KernelTypes, ...]]:
-    """Operator, e.g. ``:Conv:11`` > its type strings; sorted both."""
+    """Operator, e.g. ``:Conv:11`` → its type strings; sorted both."""
     resolver = session.KernelTypeStrResolver()
     found = {}
     for index in range(resolver.OpKernelTypeStrArgsLength()):

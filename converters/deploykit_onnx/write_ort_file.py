@@ -54,7 +54,7 @@ def write_ort_file(model: bytes) -> OrtFile:
 
 
 def read_operators(path: Path) -> dict[str, dict[int, set[str]]]:
-    """Domain > opset > op types of an .ort file.
+    """Domain → opset → op types of an .ort file.
 
     Raises:
         SourceError: the file is damaged.

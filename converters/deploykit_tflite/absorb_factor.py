@@ -82,7 +82,7 @@ def leave_factor(
     """Multiply the layers' weights; the values hold ``1 / factor`` times what they did.
 
     Args:
-        value: What is held from now on, with a name of its own.
+        value: What is held from now on, with a separate name.
         source: Name of the value that it stands for: ``factor`` times it.
         factor: Positive.
         readers: As `find_factor_readers` gave them, of what ``value`` stands for; no reason.

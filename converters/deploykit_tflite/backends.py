@@ -2,7 +2,7 @@
 
 The same interpreter comes in three packages, with one interface: ``ai_edge_litert`` (LiteRT),
 ``tensorflow`` (TensorFlow Lite), and ``tflite_runtime`` (TensorFlow Lite by itself, until 2.14,
-which needs numpy < 2 and therefore an environment of its own).
+which needs numpy < 2 and therefore a separate environment).
 
 Kernel sets:
 
@@ -148,11 +148,11 @@ class LiteRtBackend(Backend):
         """Run once, or once for each sample where the file takes one at a time.
 
         Args:
-            inputs: Input name > array in the file's own layout and dtype; n samples where the
+            inputs: Input name → array in the file's own layout and dtype; n samples where the
                 file has batch 1.
 
         Returns:
-            Output name > array; of n samples, where the file's outputs have batch 1 too.
+            Output name → array; of n samples, where the file's outputs have batch 1 too.
 
         Raises:
             RunnerError: a name, shape or dtype that is not the file's.
@@ -165,7 +165,7 @@ class LiteRtBackend(Backend):
 
         A second interpreter keeps them all. XNNPACK then takes each operator by itself: the same
         kernels, without what it fuses over operators. Old runtimes let an operator write over what
-        it reads even so; what was written over is left out.
+        it reads even so; what was written over is omitted.
         """
         if self._preserving is None:
             self._preserving = self._open(preserve=True)

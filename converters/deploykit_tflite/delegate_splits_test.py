@@ -15,7 +15,7 @@ from deploykit_tflite.delegate_splits import (
     find_delegate_splits,
 )
 
-#: Operator > the nodes between the convolutions, from a to b.
+#: Operator → the nodes between the convolutions, from a to b.
 CASES = {
     "RELU": "n = Relu(a) b = Neg(n)",
     "PAD": 'b = Pad<mode = "constant">(a, pads, zero)',

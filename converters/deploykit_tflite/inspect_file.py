@@ -1,7 +1,7 @@
 """A .tflite file in words.
 
 The file is read by the schema, not trusted: whatever is wrong with it becomes a `SourceError`.
-The runtime opens it in a process of its own, so that a crash there is a line of the report.
+The runtime opens it in a separate process, so that a crash there is a line of the report.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _minimum_runtime(model: Any) -> str:
 
 
 def _partitions(path: Path) -> str:
-    """What the runtime makes of the file, told by a process of its own."""
+    """What the runtime makes of the file, told by a separate process."""
     from deploykit.runners.base import RunnerSpec
     from deploykit.runners.process import open_runner
 

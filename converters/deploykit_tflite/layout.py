@@ -23,7 +23,7 @@ OHWI_FROM_OIHW = (0, 2, 3, 1)
 HWC1_FROM_OIHW = (1, 2, 3, 0)
 #: Transposed convolution: ONNX has input channels first.
 OHWI_FROM_IOHW = (1, 2, 3, 0)
-#: Channel shuffle: (pixels, groups, channels of a group) > (pixels, channels of a group, groups).
+#: Channel shuffle: (pixels, groups, channels of a group) → (pixels, channels of a group, groups).
 SWAP_LAST_TWO_OF_3 = (0, 2, 1)
 
 HELD_RANK = 4

@@ -73,7 +73,7 @@ def choose_padding(
     return Padding(PADDING_SAME) if same else Padding(PADDING_VALID, needed)
 
 
-def pad_picture(context: LoweringContext, source: int, pads: Sequence[int]) -> int:
+def pad_image(context: LoweringContext, source: int, pads: Sequence[int]) -> int:
     """PAD a tensor held NHWC with zeros (in int8: its zero point); itself if there is no pad."""
     top, left, bottom, right = pads
     if not any(pads):
@@ -124,7 +124,7 @@ def lower_conv(node: ir.Node, context: LoweringContext) -> None:
     window = _window(node, weights)
     (_, channels, *size), (_, _, *output) = context.shape(node), context.output_shape(node)
     padding = choose_padding(size, output, window.extent, window.strides, window.pads)
-    source = pad_picture(context, context.input(node), padding.explicit)
+    source = pad_image(context, context.input(node), padding.explicit)
     group = read_int(node, "group", 1)
     fields = {
         "padding": padding.rule,

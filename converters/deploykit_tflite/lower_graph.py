@@ -43,8 +43,8 @@ class StageGraph:
 
     Attributes:
         model: Float-shaped canonical graph.
-        params: Value name > quantization; empty for a float stage.
-        integers: Constant name > its integers.
+        params: Value name → quantization; empty for a float stage.
+        integers: Constant name → its integers.
         runs_in_integers: Whether a node computes in integers.
     """
 
@@ -60,8 +60,8 @@ class LoweredGraph:
 
     Attributes:
         graph: The TFLite graph.
-        value_tensors: Value name > index of the tensor that holds it.
-        value_ranks: Value name > rank.
+        value_tensors: Value name → index of the tensor that holds it.
+        value_ranks: Value name → rank.
     """
 
     graph: TfliteGraph

@@ -13,7 +13,7 @@ from deploykit.graph.op_facts import ANYTHING, interval
 from deploykit.graph.reading import read_int, read_ints
 from deploykit.tensors import Array, QuantParams
 from deploykit_tflite import layout
-from deploykit_tflite.lower_convolution import Padding, choose_padding, pad_picture
+from deploykit_tflite.lower_convolution import Padding, choose_padding, pad_image
 from deploykit_tflite.lowering_context import TABLE, LoweringContext, constant_params
 from deploykit_tflite.tflite_graph import ACTIVATION_NONE, PADDING_SAME
 
@@ -73,7 +73,7 @@ def lower_max_pool(node: ir.Node, context: LoweringContext) -> None:
             _never_negative(node) if params is None else params.zero_point[0] == params.bounds[0]
         )
         if zero_is_lowest:
-            source = pad_picture(context, source, padding.explicit)
+            source = pad_image(context, source, padding.explicit)
         else:
             source = _pad_with_lowest(context, source, padding.explicit)
     target = context.output(node, params=params)
@@ -124,7 +124,7 @@ def lower_average_pool(node: ir.Node, context: LoweringContext) -> None:
     if counts_pads and padding.rule == PADDING_SAME:
         explicit = (pads[0], pads[1], *_after(node, context))
     rule = padding.rule if explicit == padding.explicit else 1 - PADDING_SAME
-    source = pad_picture(context, source, explicit)
+    source = pad_image(context, source, explicit)
     if counts_pads or not any(explicit):
         target = context.output(node, params=params)
         activation = context.activation(node)

@@ -40,8 +40,8 @@ class LoweringContext:
     Args:
         graph: The TFLite graph that is built.
         precision: What the artefact computes in.
-        params: Value name > quantization, for values and constants that are integers.
-        integers: Constant name > its integers in ONNX's layout, where `params` has it.
+        params: Value name → quantization, for values and constants that are integers.
+        integers: Constant name → its integers in ONNX's layout, where `params` has it.
         plan: Which activations are fused.
     """
 

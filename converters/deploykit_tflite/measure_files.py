@@ -1,4 +1,4 @@
-"""Timing .tflite files on LiteRT with XNNPACK, in a process of its own.
+"""Timing .tflite files on LiteRT with XNNPACK, in a separate process.
 
 The child (`python -m deploykit_tflite.measure_files`) reads a request as JSON from its standard
 input and answers with JSON. At one thread the CPU time of the process is counted, which a busy

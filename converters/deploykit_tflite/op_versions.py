@@ -197,7 +197,7 @@ _RULES: dict[str, Rule] = {
     ),
 }
 
-#: (operator, version) > first runtime that has it.
+#: (operator, version) → first runtime that has it.
 _RUNTIMES: dict[tuple[str, int], str] = {
     ("ABS", 1): "1.13.0",
     ("ABS", 2): "2.4.0",

@@ -22,7 +22,7 @@ OPTIONS = (
         "input_layout",
         ("NHWC", "NCHW"),
         "NHWC",
-        "layout of picture inputs; NCHW costs a TRANSPOSE at each",
+        "layout of image inputs; NCHW costs a TRANSPOSE at each",
         flag="--input-layout",
     ),
 )
@@ -35,7 +35,7 @@ class WriteOptions:
     Attributes:
         io: Element type of inputs and outputs: ``auto`` (as the graph computes: int8 in an int8
             file), ``float32``, ``uint8`` or ``int8``.
-        input_layout: ``NHWC``, or ``NCHW`` with one TRANSPOSE at each picture input.
+        input_layout: ``NHWC``, or ``NCHW`` with one TRANSPOSE at each image input.
     """
 
     io: str = "auto"

@@ -44,7 +44,7 @@ class FusionPlan:
     """What is fused.
 
     Attributes:
-        fused: Producer > (activation node, its bounds).
+        fused: Producer → (activation node, its bounds).
         absorbed: The activation nodes that need no lowering of their own.
         kept_nhwc: The Reshape nodes that flatten a feature map for linear layers alone: they leave
             its elements in NHWC order, and the layers' weights follow.
@@ -87,7 +87,7 @@ def plan_fusions(
 
     Args:
         graph: The graph to be lowered.
-        params: Value name > quantization, for the values that are integers in the file.
+        params: Value name → quantization, for the values that are integers in the file.
         runs_in_integers: Whether a node computes in integers.
     """
     fused: dict[ir.Node, tuple[ir.Node, Bounds]] = {}

@@ -72,7 +72,7 @@ def profile_ops(data: bytes, *, runs: int, timeout_s: float) -> ProfiledRun:
 def read_summary(text: str) -> list[tuple[str, float]]:
     """(Operator, average microseconds) in the order of execution, from the profiler's summary.
 
-    The delegate itself has a row too, which holds the time of all its operators; it is left out.
+    The delegate itself has a row too, which holds the time of all its operators; it is omitted.
 
     Raises:
         RunnerError: the summary has no table that can be read.

@@ -1,7 +1,7 @@
 """A MaxPool's padding that is no SAME becomes one, at the cost of a row and a column of garbage.
 
 TFLite pads a pooling window by its SAME rule or not at all; for 3 x 3 windows at stride 2 with one
-row before (PyTorch's ``padding=1``) the rule has its row *behind* the picture if the picture has an
+row before (PyTorch's ``padding=1``) the rule has its row *behind* the image if the image has an
 even number of rows, and one row on either side if it has an odd one. A PAD in between copies the
 largest map of the network. Instead
 
@@ -11,7 +11,7 @@ largest map of the network. Instead
 
 Exact: the windows that are kept reach neither the new rows nor padding behind them. Reasons: the
 pads are SAME or VALID as they are; the pool does not follow a Conv; its last window reaches padding
-behind the picture.
+behind the image.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _extended_size(node: ir.Node) -> tuple[tuple[int, int], str]:
     found = []
     for i in (0, 1):
         if (output[i] - 1) * strides[i] - pads[i] + kernel[i] > size[i]:
-            return (0, 0), "its last window reaches padding behind the picture"
+            return (0, 0), "its last window reaches padding behind the image"
         fits = [
             n
             for n in range(size[i], size[i] + _MOST_EXTRA + 1)

@@ -50,7 +50,7 @@ def stem(
 @pytest.mark.parametrize("act", ["Relu(c)", "Clip(c, zero, six)", "Relu(c) "])
 def test_a_stem_needs_no_pad_of_its_map(act: str) -> None:
     written = assert_float_parity(stem(act=act))
-    assert written.ops == ["PAD", "CONV_2D", "MAX_POOL_2D", "SLICE"]  # the PAD of the picture
+    assert written.ops == ["PAD", "CONV_2D", "MAX_POOL_2D", "SLICE"]  # the PAD of the image
     assert written.is_one_partition
     in_int8 = assert_int8_parity(stem(act=act))
     assert in_int8.ops == written.ops

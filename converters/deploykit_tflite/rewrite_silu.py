@@ -1,4 +1,4 @@
-"""deploykit::Silu in ops that the int8 specification has: Silu(x) > Mul(x, Sigmoid(x)).
+"""deploykit::Silu in ops that the int8 specification has: Silu(x) → Mul(x, Sigmoid(x)).
 
 (Elfwing et al., "Sigmoid-Weighted Linear Units", 2018.) The sigmoid's output has the fixed scale
 1/256, so both ops need values of their own in the quantized stage.

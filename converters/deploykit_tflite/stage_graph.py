@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def stage_graph(model: Model, precision: Precision) -> tuple[StageGraph, Mapping[str, str]]:
-    """What is lowered, and: value name there > value name of the stage."""
+    """What is lowered, and: value name there → value name of the stage."""
     from deploykit.graph.qdq import fold_qdq, has_qdq, with_signed_integers
     from deploykit_tflite.lower_graph import StageGraph
 

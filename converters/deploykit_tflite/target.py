@@ -133,11 +133,11 @@ def _output_steps(
 def _value_specs(
     lowered: LoweredGraph, orders: Mapping[str, tuple[int, ...]]
 ) -> dict[str, TensorSpec]:
-    """Tensor name > its contract.
+    """Tensor name → its contract.
 
     Args:
         lowered: The graph as it was lowered.
-        orders: Value name > order of its channels, as against the stage that was given.
+        orders: Value name → order of its channels, as against the stage that was given.
     """
     from deploykit_tflite import layout
 

@@ -35,8 +35,8 @@ def convolution() -> Model:
     generator = np.random.default_rng(0)
     return stage_of(
         "c = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1], dilations=[1,1], group=1>"
-        "(picture, W, B) scores = Relu(c)",
-        "float[1,3,8,8] picture",
+        "(image, W, B) scores = Relu(c)",
+        "float[1,3,8,8] image",
         "scores",
         {
             "W": generator.standard_normal((4, 3, 3, 3)).astype(np.float32),
@@ -102,12 +102,12 @@ def test_two_writes_are_the_same_bytes() -> None:
 def test_inputs_and_outputs_are_named_as_in_the_model() -> None:
     artifact = write(convolution()).artifact
     assert [(s.name, s.shape, s.layout, s.dtype) for s in artifact.inputs] == [
-        ("picture", (1, 8, 8, 3), "NHWC", "float32")
+        ("image", (1, 8, 8, 3), "NHWC", "float32")
     ]
     assert [(s.name, s.shape, s.layout) for s in artifact.outputs] == [
         ("scores", (1, 4, 4, 4), "NHWC")
     ]
-    assert artifact.value_names == {"picture": "picture", "scores": "scores"}
+    assert artifact.value_names == {"image": "image", "scores": "scores"}
 
 
 def test_nchw_input_costs_one_transpose() -> None:
@@ -139,7 +139,7 @@ def test_io(io: str, dtype: str, ops: list[str], layout: str) -> None:
     assert [op for op in written.ops if op != "TRANSPOSE"] == ops
     assert written.ops.count("TRANSPOSE") == (layout == "NCHW")
     for spec, name in (
-        (written.artifact.inputs[0], "picture"),
+        (written.artifact.inputs[0], "image"),
         (written.artifact.outputs[0], "scores"),
     ):
         assert spec.dtype == dtype

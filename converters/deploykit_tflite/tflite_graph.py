@@ -74,7 +74,7 @@ class TfliteOp:
 
     Attributes:
         code: Name in the schema's ``BuiltinOperator``.
-        inputs: Indices of tensors; -1 for an optional one that is left out.
+        inputs: Indices of tensors; -1 for an optional one that is omitted.
         outputs: Indices of tensors.
         options: Name of its options table in the schema; empty for none.
         fields: Values of the options by their name in the schema (camelCase).

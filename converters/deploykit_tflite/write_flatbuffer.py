@@ -44,7 +44,7 @@ class WrittenFile:
     Attributes:
         data: The file.
         min_runtime_version: The oldest runtime that has every operator version of the file.
-        op_counts: Operator name > how often it occurs, sorted by name.
+        op_counts: Operator name → how often it occurs, sorted by name.
     """
 
     data: bytes
@@ -77,7 +77,7 @@ def write_flatbuffer(graph: TfliteGraph, description: str) -> WrittenFile:
     """Serialize a graph.
 
     Args:
-        graph: The graph; constants that no operator reads are left out.
+        graph: The graph; constants that no operator reads are omitted.
         description: The file's own words on what it is.
 
     Returns:

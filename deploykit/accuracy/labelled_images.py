@@ -54,13 +54,13 @@ _GET_AGAIN = "fetch the file again, or name another folder with --data"
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """Pictures and what is on them.
+    """Images and what is on them.
 
     Attributes:
         images: uint8 of shape (n, height, width, channels), 1 or 3 (RGB) channels.
         labels: int64 of shape (n,), each an index into ``classes``.
         classes: Name of each class.
-        calibration: uint8 of shape (m, height, width, channels): unlabelled pictures, none of them
+        calibration: uint8 of shape (m, height, width, channels): unlabelled images, none of them
             in ``images``, to set the ranges of a quantized model with; or None.
     """
 
@@ -70,9 +70,9 @@ class LabelledImages:
     calibration: ByteArray | None = None
 
     def __post_init__(self) -> None:
-        _check_pictures("images", self.images)
+        _check_images("images", self.images)
         if self.calibration is not None:
-            _check_pictures("calibration", self.calibration)
+            _check_images("calibration", self.calibration)
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.images),):
             raise DataError(
                 f"labels of dtype {self.labels.dtype} and shape {self.labels.shape} "
@@ -190,16 +190,16 @@ def draw_balanced(labels: LabelArray, count: int, seed: int) -> LabelArray:
     return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
-def _check_pictures(name: str, pictures: npt.NDArray[Any]) -> None:
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3):
+def _check_images(name: str, images: npt.NDArray[Any]) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
         raise DataError(
-            f"{name} of dtype {pictures.dtype} and shape {pictures.shape}",
+            f"{name} of dtype {images.dtype} and shape {images.shape}",
             expected="uint8 of shape (n, height, width, 1) or (n, height, width, 3)",
         )
-    if 0 in pictures.shape[1:3]:
+    if 0 in images.shape[1:3]:
         raise DataError(
-            f"{name} of {pictures.shape[1]} x {pictures.shape[2]} pixels",
-            expected="pictures with one pixel at least",
+            f"{name} of {images.shape[1]} x {images.shape[2]} pixels",
+            expected="images with one pixel at least",
         )
 
 

@@ -79,7 +79,7 @@ def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
         pytest.param(idx_bytes(IMAGES) + b"\0", "61 bytes after its header", id="too long"),
         pytest.param(idx_bytes(IMAGES)[:9], "within its header", id="half a header"),
         pytest.param(b"", "(none)", id="empty"),
-        pytest.param(b"\x89PNG....", "89 50 4e 47", id="a picture"),
+        pytest.param(b"\x89PNG....", "89 50 4e 47", id="an image"),
         pytest.param(idx_bytes(LABELS), "00 00 08 01", id="labels in place of images"),
         pytest.param(b"\0\0\x08\x03" + b"\xff" * 12, "0 bytes after its header", id="huge"),
     ],
@@ -154,46 +154,46 @@ def test_a_sample_without_names_has_numbers(tmp_path: Path) -> None:
     assert data.calibration is None
 
 
-PICTURES = np.ones((2, 4, 4, 1), np.uint8)
+IMAGES = np.ones((2, 4, 4, 1), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("arrays", "found"),
     [
-        pytest.param({"images": PICTURES}, "without labels", id="no labels"),
+        pytest.param({"images": IMAGES}, "without labels", id="no labels"),
         pytest.param({"labels": np.zeros(2, np.int64)}, "without images", id="no images"),
         pytest.param(
-            {"images": PICTURES.astype(np.float32), "labels": np.zeros(2, np.int64)},
+            {"images": IMAGES.astype(np.float32), "labels": np.zeros(2, np.int64)},
             "images of dtype float32",
             id="float images",
         ),
         pytest.param(
-            {"images": PICTURES[..., 0], "labels": np.zeros(2, np.int64)},
+            {"images": IMAGES[..., 0], "labels": np.zeros(2, np.int64)},
             r"shape \(2, 4, 4\)",
             id="no channels",
         ),
         pytest.param(
-            {"images": PICTURES, "labels": np.zeros(2, np.float32)},
+            {"images": IMAGES, "labels": np.zeros(2, np.float32)},
             "labels of dtype float32",
             id="float labels",
         ),
         pytest.param(
-            {"images": PICTURES, "labels": np.zeros(3, np.int64)}, r"shape \(3,\)", id="counts"
+            {"images": IMAGES, "labels": np.zeros(3, np.int64)}, r"shape \(3,\)", id="counts"
         ),
         pytest.param(
-            {"images": PICTURES, "labels": np.array([0, -1])}, "from -1 to 0", id="negative"
+            {"images": IMAGES, "labels": np.array([0, -1])}, "from -1 to 0", id="negative"
         ),
         pytest.param(
-            {"images": PICTURES, "labels": np.array([0, 2**40])}, "to 1099511627776", id="absurd"
+            {"images": IMAGES, "labels": np.array([0, 2**40])}, "to 1099511627776", id="absurd"
         ),
         pytest.param(
-            {"images": PICTURES[:0], "labels": np.zeros(0, np.int64)}, "a single image", id="none"
+            {"images": IMAGES[:0], "labels": np.zeros(0, np.int64)}, "a single image", id="none"
         ),
         pytest.param(
             {
-                "images": PICTURES,
+                "images": IMAGES,
                 "labels": np.zeros(2, np.int64),
-                "calibration": PICTURES.astype(np.float32),
+                "calibration": IMAGES.astype(np.float32),
             },
             "calibration of dtype float32",
             id="float calibration",
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_npz(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_truncated_npz(tmp_path: Path) -> None:
-    path = write_npz(tmp_path / "a.npz", images=PICTURES, labels=np.zeros(2, np.int64))
+    path = write_npz(tmp_path / "a.npz", images=IMAGES, labels=np.zeros(2, np.int64))
     path.write_bytes(path.read_bytes()[:-30])
 
     with pytest.raises(DataError, match=r"a\.npz cannot be read"):
@@ -234,7 +234,7 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", PICTURES)
+    np.save(tmp_path / "a.npy", IMAGES)
 
     with pytest.raises(DataError, match="single array"):
         read_labelled_npz(tmp_path / "a.npy")
@@ -262,11 +262,11 @@ def test_a_balanced_draw_of_too_many() -> None:
 
 
 def test_labelled_images_have_a_length() -> None:
-    assert len(LabelledImages(PICTURES, np.zeros(2, np.int64), ("a",))) == 2
+    assert len(LabelledImages(IMAGES, np.zeros(2, np.int64), ("a",))) == 2
 
 
 @pytest.mark.parametrize("shape", [(3, 0, 5), (3, 4, 0)])
-def test_pictures_without_a_pixel_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_images_without_a_pixel_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_idx(tmp_path, idx_bytes(np.zeros(shape, np.uint8)), idx_bytes(LABELS))
 
     with pytest.raises(DataError, match=f"images of {shape[1]} x {shape[2]} pixels"):

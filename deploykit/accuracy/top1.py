@@ -1,4 +1,4 @@
-"""How many images a model names rightly, with the pictures prepared by its own contract."""
+"""How many images a model names rightly, with the images prepared by its own contract."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def top1(predict: Predict, data: LabelledImages, preprocess: Preprocess, batch: 
     """
     predictions = np.empty(len(data), np.int64)
     for start in range(0, len(data), batch):
-        pictures = data.images[start : start + batch]
-        tensors = np.stack([preprocess.apply(picture) for picture in pictures])
+        images = data.images[start : start + batch]
+        tensors = np.stack([preprocess.apply(image) for image in images])
         logits = np.asarray(predict(tensors))
         if logits.ndim != 2 or len(logits) != len(tensors) or logits.shape[1] < len(data.classes):
             raise DataError(

@@ -44,7 +44,7 @@ def test_the_model_sees_what_the_contract_makes_in_batches() -> None:
     top1(predict, DATA, CONTRACT, batch=2)
 
     assert [len(tensors) for tensors in seen] == [2, 2, 1]
-    expected = np.stack([CONTRACT.apply(picture) for picture in DATA.images])
+    expected = np.stack([CONTRACT.apply(image) for image in DATA.images])
     np.testing.assert_array_equal(np.concatenate(seen), expected)
     assert seen[0].dtype == np.float32
 

@@ -58,7 +58,7 @@ class Scaling:
     Attributes:
         width: Multiplier of channel counts, before `round_channels`.
         depth: Multiplier of a stage's repeats, before rounding up.
-        resolution: Height and width of the picture, pixels.
+        resolution: Height and width of the image, pixels.
         dropout: Before the linear layer, in training.
     """
 
@@ -124,7 +124,7 @@ def scale_efficientnet(phi: float, rule: str = "published") -> Scaling:
 
 
 class SqueezeExcite(nn.Module):
-    """A gate a channel: mean over the picture, 1x1, SiLU, 1x1, sigmoid (arXiv:1709.01507).
+    """A gate a channel: mean over the image, 1x1, SiLU, 1x1, sigmoid (arXiv:1709.01507).
 
     Args:
         channels: Of the input and output.
@@ -187,7 +187,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """Stem, seven stages, head, mean over the picture, linear layer.
+    """Stem, seven stages, head, mean over the image, linear layer.
 
     Convolutions pad ``kernel // 2`` on every side; the authors' code pads strided ones on the right
     and below only, which gives other numbers but the same parameters and mult-adds.
@@ -195,7 +195,7 @@ class EfficientNet(nn.Module):
     Args:
         scaling: From B0's channels and repeats to this network's.
         num_classes: Length of the output.
-        in_chans: Channels of the picture.
+        in_chans: Channels of the image.
         lite: Whether it is of the Lite family.
     """
 
@@ -249,9 +249,9 @@ def build_efficientnet(
         num_classes: Length of the output.
         phi: See `scale_efficientnet`.
         rule: See `scale_efficientnet`.
-        width: Multiplies the width that ``phi`` gives: networks for small pictures.
+        width: Multiplies the width that ``phi`` gives: networks for small images.
         depth: Multiplies the depth that ``phi`` gives.
-        in_chans: Channels of the picture.
+        in_chans: Channels of the image.
 
     Raises:
         SourceError: an argument out of range.
@@ -274,7 +274,7 @@ def build_efficientnet_lite(
         variant: 0 to 4.
         width: Multiplies the variant's width; stem and head stay as they are.
         depth: Multiplies the variant's depth; the first and the last stage stay as they are.
-        in_chans: Channels of the picture.
+        in_chans: Channels of the image.
 
     Raises:
         SourceError: an argument out of range.

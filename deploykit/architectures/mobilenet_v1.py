@@ -24,12 +24,12 @@ BLOCKS = (
 
 
 class MobileNetV1(nn.Module):
-    """A 3x3 convolution, 13 depthwise-separable ones, the mean over the picture, a linear layer.
+    """A 3x3 convolution, 13 depthwise-separable ones, the mean over the image, a linear layer.
 
     Args:
         num_classes: Length of the output.
         width: Multiplier of every channel count, rounded to multiples of 8.
-        in_chans: Channels of the picture.
+        in_chans: Channels of the image.
         dropout: Before the linear layer, in training.
     """
 

@@ -40,7 +40,7 @@ def test_narrow_ones_have_the_published_parameters(width: float, millions: float
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 1) == millions  # table 6
 
 
-def test_the_width_and_the_picture_can_be_anything() -> None:
+def test_the_width_and_the_image_can_be_anything() -> None:
     network = MobileNetV1(num_classes=3, width=0.1, in_chans=1).eval()
 
     assert network(torch.zeros(2, 1, 33, 41)).shape == (2, 3)

@@ -10,7 +10,7 @@ from deploykit.errors import SourceError
 from deploykit.preprocess import Preprocess
 from deploykit.sources.built_architecture import Architecture
 
-#: Groups > output channels of stage 2; stages 3 and 4 have two and four times as many (table 1).
+#: Groups → output channels of stage 2; stages 3 and 4 have two and four times as many (table 1).
 STAGE2_CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 
 #: Units of stages 2, 3 and 4, the one with stride 2 among them (table 1).
@@ -87,7 +87,7 @@ class ShuffleNetV1(nn.Module):
         groups: 1, 2, 3, 4 or 8.
         width: Multiplier of every channel count. What it gives is rounded to multiples of
             ``4 * groups`` (the stem: of ``groups``), so that every convolution can be grouped.
-        in_chans: Channels of the picture.
+        in_chans: Channels of the image.
         dropout: Before the linear layer, in training.
     """
 

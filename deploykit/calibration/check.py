@@ -2,16 +2,16 @@
 
 A wrong set does not fail: it gives scales that ruin the artefact without a word. Refused are:
 
-1.  NaN and infinity, and a set with one value throughout or one picture throughout.
-2.  Under a preprocessing contract: values that lie outside of what any picture can give, by more
+1.  NaN and infinity, and a set with one value throughout or one image throughout.
+2.  Under a preprocessing contract: values that lie outside of what any image can give, by more
     than half of that range's width (a set that was not normalised, or twice).
-3.  White noise, unless it is insisted upon. Neighbouring pixels of pictures are alike, those of
+3.  White noise, unless it is insisted upon. Neighbouring pixels of images are alike, those of
     noise are not: let r be the correlation of horizontal and vertical neighbours, pooled over all
     rows, columns, channels and samples after each channel's mean is taken off; |r| < 0.1 is noise.
     Photographs reach 0.9, noise of n pixels stays within about 2 / sqrt(n).
 
 Warned of: values outside of the contract's range by more than 1 %, a mean or deviation that
-pictures do not have under the contract, fewer than 16 samples, blank samples, duplicates.
+images do not have under the contract, fewer than 16 samples, blank samples, duplicates.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FEW_SAMPLES = 16
 #: Correlation of neighbours below which a set is taken for noise.
 NOISE_CORRELATION = 0.1
 
-#: What sets of pictures have, in units of a picture scaled to 0..1 (a set with half of its pixels
+#: What sets of images have, in units of an image scaled to 0..1 (a set with half of its pixels
 #: black and half white has a deviation of 0.5, the largest there is).
-_PICTURE_MEANS = (0.08, 0.92)
-_PICTURE_STDS = (0.09, 0.5)
+_IMAGE_MEANS = (0.08, 0.92)
+_IMAGE_STDS = (0.09, 0.5)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DataStatistics:
         samples: Number of samples.
         minimum: Smallest element.
         maximum: Largest element.
-        channel_means: Mean of each channel; of everything where the input is no picture.
+        channel_means: Mean of each channel; of everything where the input is no image.
         channel_stds: Deviation of each channel, likewise.
         neighbour_correlation: See the module's docstring; None where there are no neighbours, or
             nothing varies.
@@ -151,7 +151,7 @@ def check_data(
 
     Args:
         statistics: Of the whole set.
-        preprocess: The contract of the input, if it is a picture.
+        preprocess: The contract of the input, if it is an image.
         allow_suspicious: Warn of noise and of values outside of the contract's range instead of
             refusing them.
 
@@ -196,8 +196,8 @@ def _find_suspicions(
             suspicions.append(
                 (
                     f"the calibration set reaches from {reach}",
-                    f"{low:.4g} to {high:.4g}, which the preprocessing contract gives for pictures",
-                    "give uint8 pictures, which go through the contract, or normalise the arrays",
+                    f"{low:.4g} to {high:.4g}, which the preprocessing contract gives for images",
+                    "give uint8 images, which go through the contract, or normalise the arrays",
                 )
             )
     r = statistics.neighbour_correlation
@@ -205,8 +205,8 @@ def _find_suspicions(
         suspicions.append(
             (
                 f"the calibration set is white noise: neighbouring pixels correlate by {r:.3f}",
-                "real pictures, whose neighbouring pixels are alike (typically above 0.8)",
-                "give pictures that the network was made for; scales from noise ruin it",
+                "real images, whose neighbouring pixels are alike (typically above 0.8)",
+                "give images that the network was made for; scales from noise ruin it",
             )
         )
     return suspicions
@@ -234,7 +234,7 @@ def _find_oddities(statistics: DataStatistics, preprocess: Preprocess | None) ->
     if 0.01 * (high - low) < excess <= 0.5 * (high - low):
         warnings.append(
             f"the calibration set reaches from {statistics.minimum:.4g} to "
-            f"{statistics.maximum:.4g}, pictures under the contract from {low:.4g} to {high:.4g}"
+            f"{statistics.maximum:.4g}, images under the contract from {low:.4g} to {high:.4g}"
         )
     if len(preprocess.mean) == len(statistics.channel_means):
         warnings.extend(_find_odd_channels(statistics, preprocess))
@@ -242,19 +242,19 @@ def _find_oddities(statistics: DataStatistics, preprocess: Preprocess | None) ->
 
 
 def _find_odd_channels(statistics: DataStatistics, preprocess: Preprocess) -> list[str]:
-    # Back to pictures of 0..1, for which it is known what is usual.
+    # Back to images of 0..1, for which it is known what is usual.
     scale = np.asarray(preprocess.std)
     means = np.asarray(statistics.channel_means) * scale + np.asarray(preprocess.mean)
     stds = np.asarray(statistics.channel_stds) * scale
     warnings = []
     for what, values, (low, high) in (
-        ("mean", means, _PICTURE_MEANS),
-        ("standard deviation", stds, _PICTURE_STDS),
+        ("mean", means, _IMAGE_MEANS),
+        ("standard deviation", stds, _IMAGE_STDS),
     ):
         if values.min() < low or values.max() > high:
             shown = ", ".join(f"{v:.3f}" for v in values)
             warnings.append(
-                f"the calibration set's {what} per channel, taken back to pictures of 0..1, is "
-                f"{shown}: pictures have {low} to {high}; is it normalised as the contract says?"
+                f"the calibration set's {what} per channel, taken back to images of 0..1, is "
+                f"{shown}: images have {low} to {high}; is it normalised as the contract says?"
             )
     return warnings

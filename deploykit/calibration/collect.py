@@ -124,7 +124,7 @@ def _open_session(model: Model) -> tuple[Any, list[str], str]:
 
 
 def observed_values(model: ir.Model) -> list[ir.Value]:
-    """Every float value that a node makes, in the graph's order; constants are left out."""
+    """Every float value that a node makes, in the graph's order; constants are omitted."""
     return [
         value
         for node in model.graph

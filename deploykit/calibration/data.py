@@ -1,4 +1,4 @@
-"""Calibration data: pictures or arrays, as a stream of the tensors that the network reads.
+"""Calibration data: images or arrays, as a stream of the tensors that the network reads.
 
 What is accepted:
 
@@ -6,7 +6,7 @@ What is accepted:
     .webp (`deploykit.calibration.image_folder`). They go through the preprocessing contract.
 2.  An .npy file, or an .npz file (its array ``calibration``, else ``images``, else its only one):
     float32 (n, C, H, W), or (n, H, W, C) where that is the only way to read it, are tensors ready
-    to run; uint8 (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W) are pictures and go through the
+    to run; uint8 (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W) are images and go through the
     contract.
 
 With a limit, samples are taken at equal distances over the whole set: folders are often sorted by
@@ -38,7 +38,7 @@ class CalibrationData:
     Attributes:
         description: What it is, in words.
         count: Number of samples.
-        read: Sample number > float32 of the input's shape without the batch axis.
+        read: Sample number → float32 of the input's shape without the batch axis.
     """
 
     description: str
@@ -52,7 +52,7 @@ class CalibrationData:
             float32 (n, C, H, W); no more than one batch is in memory.
 
         Raises:
-            DataError: a file that is no picture.
+            DataError: a file that is no image.
         """
         if size < 1:
             raise ValueError(f"a batch of {size}")
@@ -81,13 +81,13 @@ def load_calibration_data(
     Args:
         path: A folder, an .npy or an .npz file.
         model_input: The network's input, (1, C, H, W).
-        preprocess: The contract, needed for pictures.
+        preprocess: The contract, needed for images.
         limit: At most so many samples, spread over the set.
-        skip_unreadable: Whether images of a folder that cannot be decoded are left out.
+        skip_unreadable: Whether images of a folder that cannot be decoded are omitted.
 
     Raises:
-        DataError: nothing there, no pictures, a wrong shape or dtype.
-        ContractError: pictures without a contract, or a contract that does not give the shape of
+        DataError: nothing there, no images, a wrong shape or dtype.
+        ContractError: images without a contract, or a contract that does not give the shape of
             the input.
     """
     if limit is not None and limit < 1:
@@ -98,31 +98,31 @@ def load_calibration_data(
     if not path.exists():
         raise DataError(
             f"no calibration data at {path}",
-            expected="a folder of pictures, an .npy or an .npz file",
+            expected="a folder of images, an .npy or an .npz file",
         )
     array, origin = _load_array(path)
     return _data_of_array(array, origin, model_input, preprocess, limit)
 
 
 def sample_as_data(model: Model, limit: int | None = None) -> CalibrationData | None:
-    """The pictures that came with the checkpoint; None if there are none.
+    """The images that came with the checkpoint; None if there are none.
 
     Raises:
         ContractError: there are, but no contract says how they become tensors.
-        DataError: the sample is no array of pictures.
+        DataError: the sample is no array of images.
     """
     if model.calibration_sample is None:
         return None
     origin = f"the checkpoint's own sample of '{model.name}'"
     return _data_of_array(
-        model.calibration_sample, origin, _picture_input(model.inputs), model.preprocess, limit
+        model.calibration_sample, origin, _image_input(model.inputs), model.preprocess, limit
     )
 
 
-def _picture_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
+def _image_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
     if len(inputs) != 1:
         raise DataError(
-            f"a model with {len(inputs)} inputs", expected="one input, to calibrate with pictures"
+            f"a model with {len(inputs)} inputs", expected="one input, to calibrate with images"
         )
     return inputs[0]
 
@@ -148,7 +148,7 @@ def _load_array(path: Path) -> tuple[Array, str]:
     except (OSError, ValueError) as error:
         raise DataError(
             f"cannot read calibration data from {path}: {error}",
-            expected="a folder of pictures, or an .npy or .npz file without pickled objects",
+            expected="a folder of images, or an .npy or .npz file without pickled objects",
         ) from error
 
 
@@ -174,17 +174,17 @@ def _data_of_array(
     if array.ndim == 0 or not array.shape[0]:
         raise DataError(f"{origin} is empty: shape {array.shape}", expected="at least one sample")
     if array.dtype == np.uint8:
-        read = _reader_of_pictures(array, origin, model_input, preprocess)
+        read = _reader_of_images(array, origin, model_input, preprocess)
     elif array.dtype == np.float32:
         read = _reader_of_tensors(array, origin, model_input)
     else:
         raise DataError(
             f"{origin} has dtype {array.dtype}",
-            expected="uint8 pictures or float32 tensors",
+            expected="uint8 images or float32 tensors",
             advice="convert it: array.astype(numpy.float32)",
         )
     chosen = spread(array.shape[0], limit)
-    kind = "pictures" if array.dtype == np.uint8 else "tensors"
+    kind = "images" if array.dtype == np.uint8 else "tensors"
     return CalibrationData(
         description=f"{len(chosen)} of {array.shape[0]} {kind} of {origin}",
         count=len(chosen),
@@ -192,7 +192,7 @@ def _data_of_array(
     )
 
 
-def _reader_of_pictures(
+def _reader_of_images(
     array: Array, origin: str, model_input: TensorSpec, preprocess: Preprocess | None
 ) -> Callable[[int], FloatArray]:
     channels_last = array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3))
@@ -200,13 +200,13 @@ def _reader_of_pictures(
     if not (channels_last or channels_first):
         raise DataError(
             f"{origin} has shape {array.shape}",
-            expected="uint8 pictures: (n, H, W), (n, H, W, 1) or (n, H, W, 3)",
+            expected="uint8 images: (n, H, W), (n, H, W, 1) or (n, H, W, 3)",
         )
     contract = _check_contract(preprocess, model_input, origin)
 
     def read(index: int) -> FloatArray:
-        picture = np.asarray(array[index])
-        return contract.apply(picture if channels_last else np.moveaxis(picture, 0, -1))
+        image = np.asarray(array[index])
+        return contract.apply(image if channels_last else np.moveaxis(image, 0, -1))
 
     return read
 
@@ -225,7 +225,7 @@ def _reader_of_tensors(
     raise DataError(
         f"{origin} has shape {array.shape}",
         expected=f"{expected}, as the input '{model_input.name}' of the network",
-        advice="or give uint8 pictures of any size, which go through the preprocessing contract",
+        advice="or give uint8 images of any size, which go through the preprocessing contract",
     )
 
 
@@ -234,7 +234,7 @@ def _check_contract(
 ) -> Preprocess:
     if preprocess is None:
         raise ContractError(
-            f"{origin} are pictures, and nothing says how a picture becomes the network's input",
+            f"{origin} are images, and nothing says how an image becomes the network's input",
             expected="a preprocessing contract (size, colour order, mean, std)",
             advice="give a checkpoint that carries one, give one with --preprocess, or give "
             "float32 tensors that are ready to run (.npy, .npz)",

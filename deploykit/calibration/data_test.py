@@ -17,7 +17,7 @@ INPUT = TensorSpec("x", (1, 3, 6, 8), layout="NCHW")
 CONTRACT = Preprocess(size=(6, 8))
 
 
-def write_pictures(folder: Path, count: int = 5) -> list[np.ndarray]:
+def write_images(folder: Path, count: int = 5) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     (folder / "b").mkdir(parents=True)
     found = []
@@ -30,7 +30,7 @@ def write_pictures(folder: Path, count: int = 5) -> list[np.ndarray]:
 
 
 def test_a_folder_is_read_recursively_in_order_and_through_the_contract(tmp_path: Path) -> None:
-    pixels = write_pictures(tmp_path)
+    pixels = write_images(tmp_path)
     (tmp_path / ".DS_Store").write_text("x")
     data = load_calibration_data(tmp_path, INPUT, CONTRACT)
     assert data.count == 5
@@ -44,7 +44,7 @@ def test_a_folder_is_read_recursively_in_order_and_through_the_contract(tmp_path
 def test_images_are_held_one_batch_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_pictures(tmp_path, 7)
+    write_images(tmp_path, 7)
     opened: list[str] = []
     real = Image.open
 
@@ -95,8 +95,8 @@ def test_paths_with_nothing_to_read(tmp_path: Path) -> None:
         load_calibration_data(tmp_path / "cut.npz", INPUT, CONTRACT)
 
 
-def test_pictures_need_a_contract_that_fits(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+def test_images_need_a_contract_that_fits(tmp_path: Path) -> None:
+    write_images(tmp_path)
     with pytest.raises(ContractError, match="--preprocess"):
         load_calibration_data(tmp_path, INPUT, None)
     with pytest.raises(ContractError, match=r"\(3, 5, 8\)"):
@@ -136,12 +136,12 @@ def test_wrong_arrays_are_refused(tmp_path: Path, array: np.ndarray, message: st
 
 
 @pytest.mark.parametrize("shape", [(4, 10, 9), (4, 10, 9, 1), (4, 10, 9, 3), (4, 3, 10, 9)])
-def test_bytes_are_pictures(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_bytes_are_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(1).integers(0, 255, shape, dtype=np.uint8)
     np.save(tmp_path / "a.npy", array)
     (batch,) = load_calibration_data(tmp_path / "a.npy", INPUT, CONTRACT).batches(4)
-    picture = array[2].transpose(1, 2, 0) if shape[1] == 3 else array[2]
-    np.testing.assert_array_equal(batch[2], CONTRACT.apply(np.ascontiguousarray(picture)))
+    image = array[2].transpose(1, 2, 0) if shape[1] == 3 else array[2]
+    np.testing.assert_array_equal(batch[2], CONTRACT.apply(np.ascontiguousarray(image)))
 
 
 def test_archives(tmp_path: Path) -> None:

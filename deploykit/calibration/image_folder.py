@@ -36,9 +36,9 @@ class DrawnImages:
         folder: Where they are.
         files: The images, in the order of their paths.
         found: Number of image files in the folder.
-        unreadable: Drawn files that are left out because they cannot be decoded.
+        unreadable: Drawn files that are omitted because they cannot be decoded.
         kinds: What was handled on the way to 8-bit RGB: kind (``grey``, ``CMYK``, ``alpha``,
-            ``16-bit``, ``palette``, ``rotated by EXIF``) > number of images.
+            ``16-bit``, ``palette``, ``rotated by EXIF``) → number of images.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class DrawnImages:
 
     @property
     def description(self) -> str:
-        """One line: how many of how many, what is special, what is left out."""
+        """One line: how many of how many, what is special, what is omitted."""
         text = f"{len(self.files)} of {self.found} images in {self.folder.name}"
         if self.kinds:
             text += f" ({', '.join(f'{count} {kind}' for kind, count in self.kinds)})"
@@ -91,7 +91,7 @@ def draw_images(
     Args:
         folder: Images, in subfolders or not.
         limit: At most so many; None for all.
-        skip_unreadable: Whether images that cannot be decoded are left out.
+        skip_unreadable: Whether images that cannot be decoded are omitted.
 
     Raises:
         DataError: no images; or some of those drawn cannot be decoded: all are named at once.

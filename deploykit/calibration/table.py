@@ -50,7 +50,7 @@ class CalibrationTable:
     """Statistics of every value of one fused model over one set of data.
 
     Attributes:
-        values: Value name (of the fused stage) > statistics.
+        values: Value name (of the fused stage) → statistics.
         samples: Number of samples that were run.
         data_fingerprint: SHA-256 over the tensors that were run.
         model_fingerprint: SHA-256 over the fused stage.

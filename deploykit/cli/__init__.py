@@ -19,10 +19,10 @@ from deploykit.errors import EXIT_USER, UserError
 from deploykit.limits import described_limits, limits_set, parse_limits
 from deploykit.own_process import claim_process
 
-#: Subcommand > (module, what it does).
+#: Subcommand → (module, what it does).
 COMMANDS = {
     "convert": ("deploykit.cli.convert", "take a model to a bundle of verified artefacts"),
-    "verify": ("deploykit.cli.verify", "judge a bundle again on this machine's runtimes"),
+    "verify": ("deploykit.cli.verify", "verify a bundle again on this machine's runtimes"),
     "evaluate": ("deploykit.cli.evaluate", "top-1 of every artefact of a bundle on labelled data"),
     "profile": ("deploykit.cli.profile", "count (and measure) what each layer of a model costs"),
     "lint": ("deploykit.cli.lint", "find what makes a model slower than its FLOPs say"),
@@ -40,7 +40,7 @@ exit codes:
   0    done, and parity holds
   1    parity failed, or a runtime crashed; what was written says so
   2    something given cannot be used; nothing was written
-  3    a target cannot carry the model; of several targets, the others are written
+  3    a target does not support the model; of several targets, the others are written
   70   a bug of deploykit; please report it
   130  interrupted; nothing was written
 """
@@ -84,7 +84,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _commands(wanted: str | None) -> dict[str, tuple[str, str]]:
-    """Subcommand > (module, what it does); those of other packages unless one of ours is wanted."""
+    """Subcommand → (module, what it does); those of other packages unless one of ours is wanted."""
     if wanted in COMMANDS:
         return COMMANDS
     from importlib.metadata import entry_points
@@ -145,6 +145,6 @@ def _print_error(error: BaseException) -> None:
 
 
 def _silence_numpy() -> None:
-    """What overflows or divides by zero is found in results and told in words, not by numpy."""
+    """What overflows or divides by zero is found in results and reported in words, not by numpy."""
     if not sys.warnoptions:  # python -W shows them
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -29,7 +29,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         metavar="MODEL",
         help="checkpoint, safetensors, exported program (.pt2), TorchScript, .onnx, .keras or the "
-        "folder of a SavedModel; told apart by content",
+        "folder of a SavedModel; distinguished by content",
     )
     group = parser.add_argument_group("source")
     group.add_argument(
@@ -181,7 +181,7 @@ def read_contract(path: Path) -> Preprocess:
 
 
 def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which runners judge, how strictly, and how that is shown."""
+    """Which runners verify, how strictly, and how that is shown."""
     group = parser.add_argument_group("verification")
     group.add_argument(
         "--runner", action="append", default=[], metavar="NAME", help="only this runner (repeat)"

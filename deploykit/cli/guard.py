@@ -1,8 +1,8 @@
 """The last guard: whatever happens in a command ends in an exit code and words, not in a traceback.
 
 Errors raised on purpose have both. SIGINT and SIGTERM end a command within two seconds, also while
-it imports or waits in native code. A refusal of the operating system is told as one. Anything else
-is a bug of ours: exit code 70, one line that says where, and ``--traceback`` shows the rest.
+it imports or waits in native code. A refusal of the operating system is reported as one. Anything
+else is a bug of ours: exit code 70, one line that says where, and ``--traceback`` shows the rest.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def guarded(command: Callable[[], int], *, show_traceback: bool = False) -> int:
             return _interrupted()
         except Exception as error:
             interrupts.disarm()
-            # A library may have turned the interrupt into an error of its own.
+            # A library may have turned the interrupt into a separate error.
             return _interrupted() if interrupts.seen else tell(error, show_traceback)
 
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge, print, and return the exit code."""
+    """Verify, print, and return the exit code."""
     from deploykit.lint import Severity, lint_model
     from deploykit.model import Precision
     from deploykit.report.lint_views import lint_to_json, render_lint

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge the bundle, print the verdicts, and return the exit code."""
+    """Verify the bundle, print the verdicts, and return the exit code."""
     from deploykit.flow.verify import verify
     from deploykit.report.json import report_to_json
     from deploykit.report.terminal import render_report

@@ -1,7 +1,7 @@
 """What a network costs, before anything is run: parameters, mult-adds, FLOPs, memory access.
 
 `formulas` counts one node, `count` a graph, `profile` a model before and after fusion; `bounds`
-holds the algebra of efficient network design that the linter judges by; `measure` puts measured
+holds the algebra of efficient network design that the linter verifies by; `measure` puts measured
 times beside the counts, `roofline` predicts them.
 """
 

@@ -95,7 +95,7 @@ def _count_layer(node: ir.Node, clamp: ir.Node | None, sizes: ElementSizes) -> L
 
 
 def _used_outputs(node: ir.Node) -> list[ir.Value]:
-    # An output that is left out has no name; a BatchNormalization may have such ones.
+    # An output that is omitted has no name; a BatchNormalization may have such ones.
     return [value for value in node.outputs if value.name and value.shape is not None]
 
 

@@ -22,7 +22,7 @@ _BOUNDS = frozenset({(0.0, math.inf), (0.0, 6.0), (-1.0, 1.0)})
 
 
 def find_absorbed(graph: ir.Graph) -> dict[ir.Node, ir.Node]:
-    """Producer > the clamp that it absorbs, in the order of the graph."""
+    """Producer → the clamp that it absorbs, in the order of the graph."""
     absorbed = {}
     for node in graph:
         if clamp_of(node) not in _BOUNDS or node.inputs[0] is None:

@@ -86,7 +86,7 @@ def count_node(node: ir.Node) -> NodeCount | None:
 
 
 def elements(value: ir.Value | None) -> int:
-    """Number of elements of a value with a static shape; 0 for an input that is left out."""
+    """Number of elements of a value with a static shape; 0 for an input that is omitted."""
     return 0 if value is None else math.prod(known_shape(value))
 
 

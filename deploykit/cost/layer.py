@@ -97,7 +97,7 @@ class StageCost:
         parameters: Trained numbers, each once.
         weight_bytes: All constants, each once: about the size of the file.
         peak_activation_bytes: The most that is alive at once, in the order of the graph.
-        uncounted: Op type > how often, for the ops without a known cost.
+        uncounted: Op type → how often, for the ops without a known cost.
     """
 
     stage: str
@@ -177,8 +177,8 @@ class Measurement:
         runtime: Runtime, version, kernel set and threads, in words.
         method: What was timed, in words.
         whole_us: Microseconds of one inference of the whole.
-        layer_us: Name of a layer of the fused stage > microseconds.
-        unmeasured: Name of a layer > why it has no time.
+        layer_us: Name of a layer of the fused stage → microseconds.
+        unmeasured: Name of a layer → why it has no time.
         rounds: Of how many rounds each time is the median.
         profiled: The whole under the runtime's own profiler, where that was asked for.
     """

@@ -15,7 +15,7 @@ _PRODUCTS = ("convolution", "fully connected", "gemm", "conv_2d", "fully_connect
 
 
 def match_profile(layers: Sequence[LayerCost], run: ProfiledRun) -> dict[str, float]:
-    """Name of a layer > microseconds; empty where the lists do not fit."""
+    """Name of a layer → microseconds; empty where the lists do not fit."""
     if len(layers) != len(run.ops):
         return {}
     for layer, op in zip(layers, run.ops, strict=True):

@@ -2,14 +2,14 @@
 
 A target that can time its own files names a ``file_measurer`` in its definition.
 Runtimes hand a whole network to one kernel library, which tells nobody what a layer took; so each
-layer is written as a file of its own, with its real shapes and weights, by the target's own writer.
+layer is written as a separate file, with its real shapes and weights, by the target's own writer.
 All files and the whole network run in turn, round after round, so that a drift of the machine's
 speed hits all alike; each timed run follows one that is not timed, since in a network a layer's
 input was just written by the layer before it.
 
 What that means for the figures: a layer's time holds the runtime's overhead of one call and finds
 its weights in the cache, and does not hold what a library fuses over several layers. The sum of the
-layers therefore differs from the whole (0.76 to 1.01 of it where it was tried); both are told.
+layers therefore differs from the whole (0.76 to 1.01 of it where it was tried); both are reported.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from deploykit.model import Model, Precision
 if TYPE_CHECKING:
     from deploykit.target import ArtifactRequest, Target
 
-METHOD = (
-    "median {clock} time of one inference that follows another; each layer in a file of its own"
-)
+METHOD = "median {clock} time of one inference that follows another; each layer in a separate file"
 
 
 def measure_profile(
@@ -99,7 +97,7 @@ def measure_profile(
 def _write_layers(
     profile: ModelProfile, fused: Model, target: Target, request: ArtifactRequest
 ) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Name of a layer > its file; and, for those that have none, why."""
+    """Name of a layer → its file; and, for those that have none, why."""
     files: dict[str, bytes] = {}
     unmeasured: dict[str, str] = {}
     for layer, graph in zip(profile.after.layers, split_layers(fused.graph), strict=True):

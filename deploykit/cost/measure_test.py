@@ -1,4 +1,4 @@
-"""Measured times: each layer in a file of its own, on the real runtime."""
+"""Measured times: each layer in a separate file, on the real runtime."""
 
 from __future__ import annotations
 

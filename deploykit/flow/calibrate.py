@@ -128,7 +128,7 @@ def _load_data(
         if needs_table(fused, plan, request):
             raise UserError(
                 f"the model has {len(fused.inputs)} inputs",
-                expected="one picture input for int8 calibration",
+                expected="one image input for int8 calibration",
             )
         return None
     data = None

@@ -73,7 +73,7 @@ def convert(
     Raises:
         UserError: an option or data that cannot be used; nothing was written.
         UnsupportedModelError: the target refuses the model, or all of several do, with every op
-            that is lacking; nothing was written. One of several that refuses is left out.
+            that is lacking; nothing was written. One of several that refuses is omitted.
     """
     from deploykit.passes.pipeline import advance
 

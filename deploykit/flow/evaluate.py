@@ -36,7 +36,7 @@ def evaluate(
     threads: int = 1,
     timeout_s: float = 600.0,
 ) -> AccuracyTable:
-    """Measure top-1 of every artefact of a bundle, pictures prepared by its own contract.
+    """Measure top-1 of every artefact of a bundle, images prepared by its own contract.
 
     Args:
         folder: The bundle.
@@ -57,7 +57,7 @@ def evaluate(
     bundle = read_bundle(folder)
     if bundle.preprocess is None:
         raise BundleError(
-            f"{folder} has no preprocessing contract, so its pictures cannot be prepared",
+            f"{folder} has no preprocessing contract, so its images cannot be prepared",
             advice="convert from a checkpoint that has one, or from an architecture that has "
             "a default",
         )

@@ -29,7 +29,7 @@ def split_loadable(
 
     Args:
         made: The artefacts.
-        verdicts: Artefact's path > what its runners said; None if nothing was run: then each file
+        verdicts: Artefact's path → what its runners said; None if nothing was run: then each file
             is loaded once here, in the first of its target's runtimes that is installed.
         timeout_s: Seconds that loading may take.
         open_with: What opens a runner.

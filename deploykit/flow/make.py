@@ -45,7 +45,7 @@ class BuiltArtifact:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Path in the bundle > bytes of every file of it."""
+        """Path in the bundle → bytes of every file of it."""
         return self.artifact.files(self.stem)
 
 

@@ -44,12 +44,12 @@ class ConvertRequest:
         targets: Names of targets; ``all`` for every installed one that has the precisions.
         precisions: Names of precisions: ``fp32``, ``fp16``, ``w8``, ``int8``; empty for what each
             target's options are for, or else its default (fp32 of most).
-        options: Target > its own options, e.g. ``{"tflite": {"io": "float32"}}``.
+        options: Target → its own options, e.g. ``{"tflite": {"io": "float32"}}``.
         out: The bundle's folder; None for a folder named like the model, here.
-        calibration: Pictures or ready tensors for int8; None for the checkpoint's own sample.
+        calibration: Images or ready tensors for int8; None for the checkpoint's own sample.
         calibration_limit: Use at most so many of them; None for all.
         calibration_table: A table made before, instead of data.
-        skip_unreadable: Whether images of a folder that cannot be decoded are left out.
+        skip_unreadable: Whether images of a folder that cannot be decoded are omitted.
         allow_suspicious: Whether calibration data that look like noise are a warning only.
         method: How int8 is quantized: ``auto``, ``minmax`` or another of
             `deploykit_quantize.methods`; None for ``auto``, with an observer ``minmax``.
@@ -216,7 +216,7 @@ def _precision_called(text: str) -> Precision:
 def choose_runners(
     request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
 ) -> dict[str, tuple[str, ...]]:
-    """Target > names of the runners that judge its artefacts.
+    """Target → names of the runners that verify its artefacts.
 
     Raises:
         UserError: a runner that none of the targets has.

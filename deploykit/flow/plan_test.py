@@ -43,7 +43,7 @@ TARGETS: Mapping[str, TargetDefinition] = {
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """`TARGETS` are what is installed; returns: name > why one is not, to be filled in."""
+    """`TARGETS` are what is installed; returns: name → why one is not, to be filled in."""
     missing: dict[str, str] = {}
     runners = {r.name: r for target in TARGETS.values() for r in target.runners}
     monkeypatch.setattr(planning, "available_targets", lambda: dict.fromkeys(TARGETS, ""))
@@ -140,7 +140,7 @@ def test_runners_are_those_of_each_target_but_those_on_request() -> None:
     assert choose_runners(request, plan) == {"narrow": ("slow",), "wide": ("fast", "other")}
 
 
-def test_a_runner_that_is_named_judges_alone_even_on_request() -> None:
+def test_a_runner_that_is_named_verifies_alone_even_on_request() -> None:
     request = ConvertRequest(("all",), ("fp32",), runners=("asked",))
     plan, _ = plan_artifacts(request)
     assert choose_runners(request, plan) == {"narrow": (), "wide": ("asked",)}

@@ -22,7 +22,7 @@ from deploykit.target import Target
 
 #: The entry of a checkpoint that holds images to calibrate with.
 _SAMPLE_KEY = b"calibration"
-#: Sources that cannot carry such images, and cannot come quantized either. (An ONNX file can: it is
+#: Sources that hold no such images, and cannot come quantized either. (An ONNX file can: it is
 #: read in milliseconds, and says so itself.)
 _WITHOUT_SAMPLE = frozenset(
     {

@@ -37,7 +37,7 @@ class ProofRequest:
     """How a conversion is proven.
 
     Attributes:
-        runners: Target > names of the runners that judge its artefacts.
+        runners: Target → names of the runners that verify its artefacts.
         limits: Overrides of limits such as ``int8.max_error_lsb=3``; those of a runner's own stand
             before them.
         samples: Number of golden inputs.
@@ -61,7 +61,7 @@ class Proof:
     Attributes:
         golden: Inputs, and what the reference and each stage gave for them.
         reference: What gave the float reference, in words.
-        verdicts: Artefact's file name > verdicts.
+        verdicts: Artefact's file name → verdicts.
         stages: Each stage against the reference; empty if all is well and it was not asked for.
     """
 
@@ -123,13 +123,13 @@ def prove(
                     )
                 expected = replace(expected, sensitivity=sensitivity)
             verdicts[item.path] = tuple(
-                trial.judge(run, expected) for trial, (_, run) in zip(trials, results, strict=True)
+                trial.verify(run, expected) for trial, (_, run) in zip(trials, results, strict=True)
             )
             progress(f"ran {item.path} on {', '.join(name for name, _ in results)}")
     rows: tuple[StageRow, ...] = ()
     # A runner that died says nothing of the stages.
-    judged = [v for found in verdicts.values() for v in found if v.runner_exit is None]
-    if request.layers or not all(v.passed for v in judged):
+    verified = [v for found in verdicts.values() for v in found if v.runner_exit is None]
+    if request.layers or not all(v.passed for v in verified):
         rows = compare_stages(
             _way_of(model, fused, made),
             inputs,
@@ -157,7 +157,7 @@ def _is_off(run: ArtifactRun, expected: Expected) -> bool:
 
 
 def _way_of(model: Model, fused: Model, made: Sequence[BuiltArtifact]) -> dict[str, Model]:
-    """Name > stage, from the exported one on."""
+    """Name → stage, from the exported one on."""
     way = {Stage.EXPORTED.value: model, Stage.SIMPLIFIED.value: advance(model, Stage.SIMPLIFIED)}
     return way | {Stage.FUSED.value: fused} | {item.stage_key: item.stage for item in made}
 
@@ -215,8 +215,8 @@ class _Trial:
             timeout_s=self.request.timeout_s,
         )
 
-    def judge(self, run: ArtifactRun, expected: Expected) -> Verdict:
-        """The verdict; an int8 artefact's layers are judged one by one."""
+    def verify(self, run: ArtifactRun, expected: Expected) -> Verdict:
+        """The verdict; an int8 artefact's layers are verified one by one."""
         artifact = self.item.artifact
         layers: tuple[LayerRow, ...] = ()
         integers = any(s.quantization for s in artifact.value_specs.values())

@@ -1,4 +1,4 @@
-"""`verify`: judge a bundle again from its golden vectors, on this machine's runtimes."""
+"""`verify`: verify a bundle again from its golden vectors, on this machine's runtimes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def verify(
     check_limits(limits, {artifact.precision for artifact in bundle.artifacts})
     settings = _Settings(folder, bundle, golden, tuple(limits), {"threads": threads}, timeout_s)
     verdicts = tuple(
-        settings.judge(run, artifact)
+        settings.verify(run, artifact)
         for artifact in bundle.artifacts
         for run in _runs(settings, artifact, runners, cpus)
     )
@@ -123,7 +123,7 @@ def _check_golden(folder: Path, artifact: BundleArtifact, golden: Golden) -> Non
     lacking = [entry for entry, there in wanted if not there]
     if lacking:
         raise BundleError(
-            f"{folder / GOLDEN} lacks {', '.join(lacking)}, which {artifact.path} is judged by",
+            f"{folder / GOLDEN} lacks {', '.join(lacking)}, which {artifact.path} is verified by",
             advice="convert the model again",
         )
 
@@ -139,7 +139,7 @@ class _Settings:
     options: Mapping[str, object]
     timeout_s: float
 
-    def judge(self, run: ArtifactRun, artifact: BundleArtifact) -> Verdict:
+    def verify(self, run: ArtifactRun, artifact: BundleArtifact) -> Verdict:
         """The verdict on one artefact and one runner."""
         golden, recorded = self.golden, None
         if _was_made_by(run, artifact):

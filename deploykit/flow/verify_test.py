@@ -140,7 +140,7 @@ def test_golden_vectors_that_do_not_serve_are_refused(
         verify(folder)
 
 
-def test_a_limit_that_would_judge_nothing_is_refused(folder: Path) -> None:
+def test_a_limit_that_would_verify_nothing_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="the files are int8"):
         verify(folder, limits=("fp32.snr_db=3",))
     with pytest.raises(UserError, match="a fp32 file has no max_error_lsb"):

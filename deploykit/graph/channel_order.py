@@ -31,7 +31,7 @@ def set_channel_order(value: ir.Value, order: tuple[int, ...]) -> None:
 
 
 def channel_orders(model: ir.Model) -> dict[str, tuple[int, ...]]:
-    """Value name > order, for every value of a graph that is held in another order."""
+    """Value name → order, for every value of a graph that is held in another order."""
     values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
     found = {v.name or "": channel_order(v) for v in values}
     return {name: order for name, order in found.items() if order is not None}

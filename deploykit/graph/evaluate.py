@@ -48,7 +48,7 @@ def evaluate(node: ir.Node, inputs: Arrays) -> list[Array]:
 
     Args:
         node: A node of the default domain.
-        inputs: Its inputs, None where one is left out. `Shape`, `Size` and `CastLike` read only
+        inputs: Its inputs, None where one is omitted. `Shape`, `Size` and `CastLike` read only
             the shape or dtype of some inputs, and accept None for those.
 
     Returns:

@@ -36,9 +36,9 @@ class QdqFolding:
 
     Attributes:
         model: The model, changed in place.
-        params: Value > parameters.
-        integers: Initializer > its integers.
-        held_by: Value > name of the value of the given model that holds the same reals.
+        params: Value → parameters.
+        integers: Initializer → its integers.
+        held_by: Value → name of the value of the given model that holds the same reals.
     """
 
     model: ir.Model
@@ -101,7 +101,7 @@ class QdqFolding:
         """Each Q with all of its DQs becomes a node ``QuantizeLinear`` from float to float.
 
         A graph output among the DQs, or the integers if they are a graph output themselves, gives
-        the new value its name; each further graph output gets a node of its own.
+        the new value its name; each further graph output gets a separate node.
         """
         for node in list(self.model.graph):
             if not is_quantize(node):

@@ -53,7 +53,7 @@ ConcatShuffleSplit <groups> (a, b) => (y1, y2) {{
 }}""",
 )
 
-#: Name > text; each text begins with its name.
+#: Name → text; each text begins with its name.
 _BODIES = {text.split(maxsplit=1)[0]: text for text in _TEXTS}
 
 #: The functions there are.

@@ -1,4 +1,4 @@
-"""C++ code in a child process: what it answers, and how its end is told."""
+"""C++ code in a child process: what it answers, and how its end is reported."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def refuse_open_window(node: ir.Node) -> None:
 
 
 def constant_ints(node: ir.Node, index: int) -> tuple[int, ...] | None:
-    """A constant list of integers at an input; None if it is left out."""
+    """A constant list of integers at an input; None if it is omitted."""
     value = input_at(node, index)
     if value is None:
         return None

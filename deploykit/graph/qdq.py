@@ -42,9 +42,9 @@ class QuantizedGraph:
         model: A clone, float-shaped: values are named as in the fused stage; constants that are
             integers are float32 initializers computed when they are read (they cost no memory
             until then). It is for reading, not for ONNX Runtime.
-        params: Value name > parameters, for data and for constants.
-        integers: Initializer name > its integers, in ONNX's own layout.
-        stage_values: Value name > name of the value of the quantized stage that holds the same
+        params: Value name → parameters, for data and for constants.
+        integers: Initializer name → its integers, in ONNX's own layout.
+        stage_values: Value name → name of the value of the quantized stage that holds the same
             reals (the output of a DequantizeLinear, or the value itself if it is float).
     """
 

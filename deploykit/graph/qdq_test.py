@@ -32,7 +32,7 @@ def network(body: str, outputs: str = "float[1, 1, 2, 2] y", inputs: str = "") -
 
 
 def rows(graph: QuantizedGraph) -> list[str]:
-    """Each node as ``op(inputs) > outputs``; values with parameters are marked with a star."""
+    """Each node as ``op(inputs) → outputs``; values with parameters are marked with a star."""
 
     def show(values: tuple[ir.Value | None, ...]) -> str:
         return ", ".join(f"{v.name}{'*' * (v.name in graph.params)}" for v in values if v)
@@ -326,7 +326,7 @@ def test_models_of_onnxruntimes_quantizer(
     brought = ir.from_proto(onnx.load(tmp_path / "int8.onnx"))
     assert has_qdq(brought)
     folded = fold_qdq(brought)
-    # It leaves what is between two ops that it does not quantize (ReduceMean > Reshape) in float.
+    # It leaves what is between two ops that it does not quantize (ReduceMean → Reshape) in float.
     floats = [n.op_type for n in folded.model.graph if not folded.runs_in_integers(n)]
     assert floats == ["DequantizeLinear", "ReduceMean", "Reshape", "QuantizeLinear"]
     assert {f"W{i}" for i in range(7)} | {f"B{i}" for i in (0, 1, 2, 3, 4, 6)} <= set(folded.params)

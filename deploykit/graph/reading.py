@@ -34,7 +34,7 @@ def known_shape(value: ir.Value | None) -> tuple[int, ...]:
 
 
 def input_at(node: ir.Node, index: int) -> ir.Value | None:
-    """An input of a node; None where it is left out."""
+    """An input of a node; None where it is omitted."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 

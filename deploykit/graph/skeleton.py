@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Float initializers of more elements than this are left out: axes, shapes and scales are smaller.
+#: Float initializers of more elements than this are omitted: axes, shapes and scales are smaller.
 LARGEST_KEPT = 16
 
 
@@ -25,7 +25,7 @@ def serialize_skeleton(model: ir.Model) -> tuple[bytes, dict[str, ir.TensorProto
         model: Left as it is.
 
     Returns:
-        The serialized ``ModelProto``, and the tensors that were left out, by name.
+        The serialized ``ModelProto``, and the tensors that were omitted, by name.
     """
     import onnx_ir as ir
 

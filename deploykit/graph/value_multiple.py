@@ -1,7 +1,7 @@
 """A note on a value: it holds a multiple of a value of the source.
 
 A rewrite may leave a factor to the layers that read a value, whose weights take it up. What is
-held is then another value than the source's, and bears a name of its own; but its range is known
+held is then another value than the source's, and bears a separate name; but its range is known
 wherever that of the source's value is. The note says whose multiple it is.
 """
 

@@ -37,7 +37,7 @@ class ChannelMultiple(Rule):
     serious_share: float = 0.005
 
     def check(self, context: LintContext) -> Iterator[Finding]:
-        """Every convolution whose output channels are no multiple; linear layers are left out."""
+        """Every convolution whose output channels are no multiple; linear layers are omitted."""
         for layer, node in context.layers():
             if not is_op(node, "Conv"):
                 continue

@@ -33,7 +33,7 @@ class ElementwiseShare(Rule):
     """See the module's docstring.
 
     Attributes:
-        told: Share of all element-wise ops from which the network is told.
+        told: Share of all element-wise ops from which the network is reported.
         serious: From which it is a warning.
         told_layer: Share of one op from which it is told by itself.
     """

@@ -30,8 +30,8 @@ class Finding:
             ``(whole network)`` for a finding that is no single layer's.
         value_name: Name of the value that the layer makes; empty for the whole network.
         measure: What ``number`` is, in words.
-        number: The figure that the rule judges.
-        bound: What it is judged against.
+        number: The figure that the rule verifies.
+        bound: What it is verified against.
         message: The number and what it costs against the bound, in words.
         advice: What to do.
         share: What the finding is worth, as a share of the network's memory-access cost or
@@ -56,7 +56,7 @@ class LintReport:
 
     Attributes:
         model: Its name.
-        precisions: For which precisions it was judged.
+        precisions: For which precisions it was verified.
         target: For whose runtime; empty for none.
         findings: By rule in the order of the rules, the most expensive first.
         uncounted: Ops that have no known cost, in words; empty if there are none.

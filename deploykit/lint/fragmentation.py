@@ -35,7 +35,7 @@ class Fragmentation(Rule):
     """See the module's docstring.
 
     Attributes:
-        told: Number of convolutions and pools a block from which it is told.
+        told: Number of convolutions and pools a block from which it is reported.
         serious: From which it is a warning.
         serious_width: Number of them side by side from which it is a warning.
     """

@@ -2,7 +2,7 @@
 
 With B mult-adds, an input of A elements, k k taps and g groups, a convolution moves
 A + B g / (c1 k k) + B / hw: its output grows with g (Ma et al. 2018, G2, there for k = 1).
-Depthwise convolutions are left out: they are what the mult-adds are saved with.
+Depthwise convolutions are omitted: they are what the mult-adds are saved with.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from deploykit.lint.rule import RULES, LintContext, Rule
 from deploykit.model import Model, Precision
 from deploykit.target_options import DEFAULT_TARGET
 
-#: Importing them registers the rules, in the order in which findings are told.
+#: Importing them registers the rules, in the order in which findings are reported.
 RULE_MODULES = (
     unequal_channels,
     grouped_convolution,
@@ -44,7 +44,7 @@ def lint_model(
     target: str = DEFAULT_TARGET,
     ignore: Collection[str] = (),
 ) -> LintReport:
-    """Judge a model by all rules.
+    """Verify a model by all rules.
 
     Args:
         model: Any float stage, or an exported stage with QDQ nodes; it is left as it is.
@@ -102,6 +102,6 @@ def _wanted(precisions: Sequence[Precision], *, quantized: bool) -> tuple[Precis
 
 
 def ordered_rules() -> list[tuple[str, Rule]]:
-    """(Id, rule) in the order in which findings are told."""
+    """(Id, rule) in the order in which findings are reported."""
     order = [module.__name__ for module in RULE_MODULES]
     return sorted(RULES.items(), key=lambda item: order.index(type(item[1]).__module__))

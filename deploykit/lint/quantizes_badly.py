@@ -1,8 +1,8 @@
 """Activations that lose accuracy in int8: one scale has to serve a short tail and a long range.
 
-The outputs of these functions have a small negative part, down to the minimum that is told, which
-gets few of the 256 steps when the positive part is large; and 8-bit runtimes have no kernel, or a
-slow one, for most of them.
+The outputs of these functions have a small negative part, down to the minimum that is reported,
+which gets few of the 256 steps when the positive part is large; and 8-bit runtimes have no kernel,
+or a slow one, for most of them.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def test_an_op_that_cannot_be_lowered_is_told_with_all_other_findings() -> None:
     assert "channel-multiple" in by_rule
 
 
-def test_a_quantized_model_is_judged_by_its_float_shape_and_in_int8_alone() -> None:
+def test_a_quantized_model_is_verified_by_its_float_shape_and_in_int8_alone() -> None:
     text = """g (float[1, 8, 4, 4] x, float[12, 8, 1, 1] W) => (float[1, 12, 4, 4] y) {
         s = Constant <value_float = 0.1> ()
         z = Constant <value = int8 {0}> ()

@@ -26,7 +26,7 @@ class UnequalChannels(Rule):
     """See the module's docstring.
 
     Attributes:
-        told_ratio: Cost over bound from which a layer is told.
+        told_ratio: Cost over bound from which a layer is reported.
         serious_ratio: From which it is a warning, if it also is worth ``serious_share``.
         serious_share: Excess over the network's memory-access cost.
     """

@@ -47,7 +47,7 @@ class WastedPadding(Rule):
             if all(o * s <= n for o, s, n in zip(after, strides, before, strict=True)):
                 continue
             if set(strides) == {1}:
-                continue  # a stride of one that pads more than it needs is a choice of its own
+                continue  # a stride of one that pads more than it needs is a separate choice
             rows = zip(after, strides, before, strict=True)
             stands_for = math.prod(max(o * s, n) for o, s, n in rows)
             waste = 1 - math.prod(before) / stands_for

@@ -28,7 +28,7 @@ def compare_stages(
     """Run every stage and compare each with the float reference, in the order given.
 
     Args:
-        stages: Name > stage, in the order of the way; each has the reference's outputs.
+        stages: Name → stage, in the order of the way; each has the reference's outputs.
         like: A stage whose inputs and outputs have their static shapes, for all of them.
         inputs: Golden inputs by name, float32 (n, ...).
         reference_outputs: What the float reference gave for them, by output name.

@@ -35,7 +35,7 @@ class ArtifactRun:
     Attributes:
         runner_name: The runner's name.
         info: What ran; None if it could not be opened.
-        outputs: Output name > float32 (n, ...) in NCHW or plain; empty if it failed.
+        outputs: Output name → float32 (n, ...) in NCHW or plain; empty if it failed.
         samples: Number of golden inputs.
         error: The failure in words; empty if it ran.
         runner_exit: How its process ended; None if it answered.
@@ -60,7 +60,7 @@ class Expected:
             of CPU; None if there is no such record.
         layers: Each layer's own error (`deploykit.parity.local_errors`); empty if the runtime
             gives outputs only, or none was measured.
-        sensitivity: Of a float stage: output name > how far rounding alone moves it
+        sensitivity: Of a float stage: output name → how far rounding alone moves it
             (`deploykit.parity.sensitivity`); empty if that was not measured.
     """
 
@@ -131,7 +131,7 @@ def verify_run(
     output_steps: Mapping[str, QuantParams] | None = None,
     limits: Limits | None = None,
 ) -> Verdict:
-    """Judge what a runner gave.
+    """Verify what a runner gave.
 
     Args:
         run: What it gave.
@@ -140,7 +140,7 @@ def verify_run(
         target: E.g. ``tflite``.
         precision: Whose limits apply.
         output_specs: The artefact's outputs.
-        output_steps: Output name > the integer quantization behind it, also where the output
+        output_steps: Output name → the integer quantization behind it, also where the output
             itself is float. An output's own quantization serves where it is not listed.
         limits: None for the defaults.
 
@@ -158,13 +158,13 @@ def verify_run(
     checks: list[Check] = []
     error = run.error or _defect_of_stage(expected, output_specs)
     if not error:
-        judge = _Judge((limits or Limits()).of(precision), output_steps or {}, expected)
+        verify = _Judge((limits or Limits()).of(precision), output_steps or {}, expected)
         error = _not_finite(run.outputs)
-        checks += judge.layers()
+        checks += verify.layers()
         try:
             for spec in output_specs:
-                checks += judge.conversion(spec, run.outputs)
-                checks += judge.quantization(spec, run.outputs)
+                checks += verify.conversion(spec, run.outputs)
+                checks += verify.quantization(spec, run.outputs)
         except ParityError as failure:
             checks, error = [], str(failure)
     return Verdict(

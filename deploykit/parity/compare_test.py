@@ -29,7 +29,7 @@ def opener(backend: str = "ModelBackend", **behaviour: Any) -> Callable[[RunnerS
     return lambda spec: open_runner(spec, definition(backend, **behaviour))
 
 
-def judged(precision: str = "fp32", outputs: Any = FLOAT, **settings: Any) -> Verdict:
+def verified(precision: str = "fp32", outputs: Any = FLOAT, **settings: Any) -> Verdict:
     behaviour = {k: settings.pop(k) for k in ("error", "result", "steps") if k in settings}
     expected = {"y": model_of(X)}
     against = Expected(
@@ -62,7 +62,7 @@ def check_of(verdict: Verdict, question: Question, metric: str) -> Check:
 
 
 def test_an_equal_artefact_passes_both_questions() -> None:
-    verdict = judged()
+    verdict = verified()
     assert verdict.passed
     assert verdict.error == ""
     assert (verdict.target, verdict.precision, verdict.path) == ("fake", "fp32", "net.fake")
@@ -81,10 +81,10 @@ def test_an_equal_artefact_passes_both_questions() -> None:
 
 def test_the_two_questions_are_answered_apart() -> None:
     wrong = {"y": model_of(X) * 1.5}
-    conversion = judged(stage_outputs=wrong)
+    conversion = verified(stage_outputs=wrong)
     failed = [c.question for c in conversion.checks if not c.passed]
     assert failed == [Question.CONVERSION]
-    noise = judged(reference_outputs=wrong)
+    noise = verified(reference_outputs=wrong)
     failed = [c.question for c in noise.checks if not c.passed]
     assert set(failed) == {Question.QUANTIZATION}
     assert not conversion.passed
@@ -92,51 +92,51 @@ def test_the_two_questions_are_answered_apart() -> None:
 
 
 def test_the_measured_error_is_the_artefacts() -> None:
-    verdict = judged(error=0.5)
+    verdict = verified(error=0.5)
     expected = model_of(X)
     width = float(expected.max() - expected.min())
     check = check_of(verdict, Question.CONVERSION, "max_error_over_range")
     assert check.measured == pytest.approx(0.5 / width, rel=1e-6)
     assert not verdict.passed
-    assert judged(
+    assert verified(
         error=0.5,
         limits=limits_with(["fp32.max_error_over_range=1", "fp32.reference_error_over_range=1"]),
     ).passed
 
 
 @pytest.mark.parametrize(("steps", "passed"), [(0, True), (2, True), (-2, True), (3, False)])
-def test_int8_is_judged_in_output_steps(steps: int, passed: bool) -> None:
+def test_int8_is_verified_in_output_steps(steps: int, passed: bool) -> None:
     limits = limits_with(["int8.max_error_lsb=2"])
-    verdict = judged("int8", INT8, steps=steps, limits=limits)
+    verdict = verified("int8", INT8, steps=steps, limits=limits)
     check = check_of(verdict, Question.CONVERSION, "max_error_lsb")
     assert check.measured == abs(steps)
     assert check.passed is passed
     assert check_of(verdict, Question.CONVERSION, "max_error_over_range").limit is None
 
 
-def test_a_float_output_with_integers_behind_it_is_judged_in_their_steps() -> None:
-    verdict = judged("int8", FLOAT, error=0.375, output_steps={"y": EIGHTHS})
+def test_a_float_output_with_integers_behind_it_is_verified_in_their_steps() -> None:
+    verdict = verified("int8", FLOAT, error=0.375, output_steps={"y": EIGHTHS})
     check = check_of(verdict, Question.CONVERSION, "max_error_lsb")
     assert (check.measured, check.limit) == (3, None)
-    for one in (verdict, judged("int8", FLOAT, error=0.375)):
+    for one in (verdict, verified("int8", FLOAT, error=0.375)):
         assert check_of(one, Question.CONVERSION, "snr_loss_db").limit == 1.0
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "w8", "int8"])
 def test_an_output_that_is_one_constant_fails_by_default(precision: str) -> None:
-    verdict = judged(precision, result="constant")
+    verdict = verified(precision, result="constant")
     questions = {c.question for c in verdict.checks if not c.passed}
     assert questions == {Question.CONVERSION, Question.QUANTIZATION}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "w8"])
 def test_nan_in_one_element_fails_even_without_any_limit(precision: str) -> None:
-    verdict = judged(precision, result="nan")
+    verdict = verified(precision, result="nan")
     assert not verdict.passed
     assert "'y' holds 1 of 12 elements that are NaN or infinity" in verdict.error
     names = ("max_error_over_range", "reference_error_over_range", "snr_db", "cosine")
     none = limits_with([f"{precision}.{name}=none" for name in names])
-    lenient = judged(precision, result="nan", limits=none)
+    lenient = verified(precision, result="nan", limits=none)
     assert all(c.passed for c in lenient.checks)
     assert not lenient.passed
 
@@ -150,7 +150,7 @@ def test_nan_in_one_element_fails_even_without_any_limit(precision: str) -> None
     ],
 )
 def test_a_runtime_that_fails_is_a_verdict(behaviour: dict[str, str], words: str) -> None:
-    verdict = judged(open_with=opener("FakeBackend", **behaviour))
+    verdict = verified(open_with=opener("FakeBackend", **behaviour))
     assert not verdict.passed
     assert words in verdict.error
     assert verdict.checks == ()
@@ -158,7 +158,7 @@ def test_a_runtime_that_fails_is_a_verdict(behaviour: dict[str, str], words: str
 
 
 def test_a_runtime_that_hangs_is_a_verdict() -> None:
-    verdict = judged(open_with=opener("FakeBackend", on_run="hang"), timeout_s=2.0)
+    verdict = verified(open_with=opener("FakeBackend", on_run="hang"), timeout_s=2.0)
     assert "longer than 2 s" in verdict.error
 
 
@@ -166,31 +166,31 @@ def test_a_runtime_that_hangs_is_a_verdict() -> None:
     ("result", "words"), [("missing", "no output 'y' but z"), ("wrong shape", r"shape (3, 3)")]
 )
 def test_other_outputs_than_the_contract_has_are_a_verdict(result: str, words: str) -> None:
-    verdict = judged(result=result)
+    verdict = verified(result=result)
     assert words in verdict.error
     assert not verdict.passed
 
 
 def test_one_question_alone_may_be_asked() -> None:
-    assert {c.question for c in judged(reference_outputs=None).checks} == {Question.CONVERSION}
-    assert {c.question for c in judged(stage_outputs=None).checks} == {Question.QUANTIZATION}
+    assert {c.question for c in verified(reference_outputs=None).checks} == {Question.CONVERSION}
+    assert {c.question for c in verified(stage_outputs=None).checks} == {Question.QUANTIZATION}
     with pytest.raises(ValueError, match="neither"):
-        judged(stage_outputs=None, reference_outputs=None)
+        verified(stage_outputs=None, reference_outputs=None)
 
 
 def test_what_nothing_can_be_compared_with_is_an_error() -> None:
     sick = model_of(X)
     sick[1, 2] = np.inf
     with pytest.raises(ParityError, match="output 'y' of the reference: the reference holds NaN"):
-        judged(reference_outputs={"y": sick})
+        verified(reference_outputs={"y": sick})
     with pytest.raises(ParityError, match="the reference gave outputs z"):
-        judged(reference_outputs={"z": sick})
+        verified(reference_outputs={"z": sick})
 
 
 def test_a_stage_of_ours_that_is_not_finite_fails_that_artifact_alone() -> None:
     sick = model_of(X)
     sick[1, 2] = np.nan
-    verdict = judged(stage_outputs={"y": sick})
+    verdict = verified(stage_outputs={"y": sick})
     assert not verdict.passed
     assert verdict.checks == ()
     assert "output 'y' of the stage" in verdict.error
@@ -198,72 +198,72 @@ def test_a_stage_of_ours_that_is_not_finite_fails_that_artifact_alone() -> None:
 
 
 def test_inputs_that_do_not_fit_and_unknown_runners_are_errors(monkeypatch: Any) -> None:
-    with pytest.raises(ContractError, match="golden inputs picture"):
-        judged(inputs={"picture": X})
+    with pytest.raises(ContractError, match="golden inputs image"):
+        verified(inputs={"image": X})
     with pytest.raises(ContractError, match=r"shape \(1, 3, 2, 1\)"):
-        judged(inputs={"x": X[..., :1]})
+        verified(inputs={"x": X[..., :1]})
     with pytest.raises(ContractError, match="as many of each"):
-        judged(inputs={"x": X[:0]})
+        verified(inputs={"x": X[:0]})
     monkeypatch.setattr("deploykit.target.available_targets", dict)
     with pytest.raises(UserError, match="no runner is called 'fake'"):
-        judged(open_with=open_runner)
+        verified(open_with=open_runner)
 
 
-def test_where_layers_are_judged_the_output_is_told() -> None:
+def test_where_layers_are_verified_the_output_is_told() -> None:
     layers = (
         LayerRow("a", "net.a", "Conv", 0.01, 40.0, 1.0),
         LayerRow("b", "net.b", "Conv", 0.02, 30.0, 2.0),
     )
-    verdict = judged("int8", INT8, steps=9, layers=layers)
+    verdict = verified("int8", INT8, steps=9, layers=layers)
     assert check_of(verdict, Question.CONVERSION, "layer_error_lsb").measured == 2.0
     assert check_of(verdict, Question.CONVERSION, "layer_error_lsb").value == "b"
     assert check_of(verdict, Question.CONVERSION, "output_error_lsb").limit is None
     worse = (*layers, LayerRow("c", "net.c", "Add", 0.1, 20.0, 3.0))
-    assert not judged("int8", INT8, layers=worse).passed
+    assert not verified("int8", INT8, layers=worse).passed
 
 
 def test_a_layer_whose_shapes_differ_fails() -> None:
     layers = (LayerRow("a", "", "Conv", math.nan, math.nan, None),)
-    assert not judged("int8", INT8, layers=layers).passed
+    assert not verified("int8", INT8, layers=layers).passed
 
 
-def test_the_output_is_judged_end_to_end_where_nothing_else_is() -> None:
-    assert not judged("int8", INT8, steps=3).passed
-    assert judged("int8", INT8, steps=0).passed
+def test_the_output_is_verified_end_to_end_where_nothing_else_is() -> None:
+    assert not verified("int8", INT8, steps=3).passed
+    assert verified("int8", INT8, steps=0).passed
 
 
 def test_a_run_is_held_against_its_record() -> None:
     there = {"y": model_of(X)}
     elsewhere = {"y": model_of(X) + np.float32(0.125 * 3)}
-    assert judged("int8", INT8, steps=0, recorded=there).passed
-    verdict = judged("int8", INT8, steps=0, recorded=elsewhere)
+    assert verified("int8", INT8, steps=0, recorded=there).passed
+    verdict = verified("int8", INT8, steps=0, recorded=elsewhere)
     assert not verdict.passed
     assert check_of(verdict, Question.CONVERSION, "repeat_error_lsb").measured == 3.0
 
 
-def test_layers_without_steps_are_judged_over_their_range() -> None:
+def test_layers_without_steps_are_verified_over_their_range() -> None:
     layers = (
         LayerRow("a", "net.a", "Conv", 1e-3, 60.0, 1.0),
         LayerRow("b", "net.b", "Conv", 1e-2, 60.0, None),
     )
-    verdict = judged("int8", error=0.5, layers=layers)
+    verdict = verified("int8", error=0.5, layers=layers)
     check = check_of(verdict, Question.CONVERSION, "layer_error_over_range")
     assert (check.value, check.measured, check.limit) == ("b", 1e-2, 2e-2)
     assert check_of(verdict, Question.CONVERSION, "layer_error_lsb").value == "a"
     assert check_of(verdict, Question.CONVERSION, "output_error_over_range").limit is None
     worse = (*layers, LayerRow("c", "net.c", "Add", 3e-2, 20.0, None))
-    assert not judged("int8", layers=worse).passed
-    only_floats = judged("int8", layers=layers[1:])
+    assert not verified("int8", layers=worse).passed
+    only_floats = verified("int8", layers=layers[1:])
     assert "layer_error_lsb" not in {c.metric for c in only_floats.checks}
 
 
 def test_an_output_without_steps_is_held_against_its_record() -> None:
     there = {"y": model_of(X)}
-    verdict = judged("int8", recorded=there)
+    verdict = verified("int8", recorded=there)
     assert verdict.passed
     check = check_of(verdict, Question.CONVERSION, "repeat_error_over_range")
     assert check.measured == 0
     assert check_of(verdict, Question.CONVERSION, "output_error_over_range").limit is None
     span = float(np.ptp(model_of(X)))
     elsewhere = {"y": model_of(X) + np.float32(0.1 * span)}
-    assert not judged("int8", recorded=elsewhere).passed
+    assert not verified("int8", recorded=elsewhere).passed

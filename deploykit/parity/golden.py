@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _Doubles = npt.NDArray[np.float64]
 
 _SEED = 20240229
-#: Rows and columns of the grids that a synthetic picture is blended from, coarse to fine, and how
-#: much each weighs: natural pictures hold most of their power in low frequencies.
+#: Rows and columns of the grids that a synthetic image is blended from, coarse to fine, and how
+#: much each weighs: natural images hold most of their power in low frequencies.
 _GRIDS = ((3, 0.5), (6, 0.25), (12, 0.15), (24, 0.1))
 _COLOR_SHARE = 0.35
 
@@ -27,13 +27,13 @@ _COLOR_SHARE = 0.35
 def make_golden_inputs(
     model: Model, data: CalibrationData | None, count: int
 ) -> dict[str, FloatArray]:
-    """Input name > ``count`` samples, float32 (count, ...), in NCHW or plain.
+    """Input name → ``count`` samples, float32 (count, ...), in NCHW or plain.
 
     Args:
         model: Any stage; its inputs and its preprocessing contract count.
         data: Real samples: evenly spaced ones are taken, all of them if there are fewer than
-            ``count``. None for synthetic ones: smooth pictures within the range of the contract
-            (0..1 without one), and uniform numbers in -1..1 for inputs that are no pictures. They
+            ``count``. None for synthetic ones: smooth images within the range of the contract
+            (0..1 without one), and uniform numbers in -1..1 for inputs that are no images. They
             are the same on every machine.
         count: Number of samples, at least 1.
 
@@ -89,12 +89,12 @@ def _synthetic_sample(
         grey * (1.0 - _COLOR_SHARE) + _smooth_plane(uniform, height, width) * _COLOR_SHARE
         for _ in range(channels)
     ]
-    picture = np.stack(planes)
+    image = np.stack(planes)
     if preprocess is not None and preprocess.channels == channels:
         mean = np.asarray(preprocess.mean, dtype=np.float64)[:, None, None]
         std = np.asarray(preprocess.std, dtype=np.float64)[:, None, None]
-        picture = (picture - mean) / std
-    return picture.astype(np.float32)
+        image = (image - mean) / std
+    return image.astype(np.float32)
 
 
 def _smooth_plane(uniform: _Uniform, height: int, width: int) -> _Doubles:

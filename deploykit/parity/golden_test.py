@@ -25,15 +25,15 @@ def model(inputs: str = "float[1,3,32,24] x", preprocess: Preprocess | None = No
 CONTRACT = Preprocess(size=(32, 24), mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
 
 
-def test_synthetic_pictures_fill_the_contracts_range_and_are_smooth() -> None:
+def test_synthetic_images_fill_the_contracts_range_and_are_smooth() -> None:
     x = make_golden_inputs(model(preprocess=CONTRACT), None, 4)["x"]
     assert (x.shape, x.dtype.name) == ((4, 3, 32, 24), "float32")
-    picture = x * np.reshape(CONTRACT.std, (3, 1, 1)) + np.reshape(CONTRACT.mean, (3, 1, 1))
-    assert picture.min() >= -1e-6
-    assert picture.max() <= 1 + 1e-6
-    assert np.ptp(picture, axis=(2, 3)).min() > 0.5
-    neighbours = np.abs(np.diff(picture, axis=3)).mean()
-    shuffled = np.random.default_rng(0).permuted(picture, axis=3)
+    image = x * np.reshape(CONTRACT.std, (3, 1, 1)) + np.reshape(CONTRACT.mean, (3, 1, 1))
+    assert image.min() >= -1e-6
+    assert image.max() <= 1 + 1e-6
+    assert np.ptp(image, axis=(2, 3)).min() > 0.5
+    neighbours = np.abs(np.diff(image, axis=3)).mean()
+    shuffled = np.random.default_rng(0).permuted(image, axis=3)
     assert neighbours < 0.6 * np.abs(np.diff(shuffled, axis=3)).mean()
     assert len({sample.tobytes() for sample in x}) == 4
 
@@ -46,7 +46,7 @@ def test_synthetic_samples_are_the_same_bits_everywhere() -> None:
     np.testing.assert_array_equal(more[:2], x)
 
 
-def test_without_a_contract_pictures_are_in_0_1_and_other_inputs_in_minus_1_1() -> None:
+def test_without_a_contract_images_are_in_0_1_and_other_inputs_in_minus_1_1() -> None:
     golden = make_golden_inputs(model("float[1,8] v, float[1,1,1,5] x"), None, 16)
     assert set(golden) == {"v", "x"}
     assert golden["v"].shape == (16, 8)

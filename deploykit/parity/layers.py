@@ -27,7 +27,7 @@ _BATCHES = 4
 
 
 def describe_values(model: Model) -> dict[str, tuple[str, str]]:
-    """Value name > (module path, op type) of the node that makes it, in graph order.
+    """Value name → (module path, op type) of the node that makes it, in graph order.
 
     The values around QuantizeLinear and DequantizeLinear are told by the node whose result they
     carry.

@@ -13,11 +13,11 @@ w8      The runtime quantizes activations as it runs, and how differs from kerne
         1e-1. A wrong layout, padding or weight is off by far more.
 int8    The stage simulates integer arithmetic; kernels round products in another order: each layer
         by itself, given what the artefact computed before it, 2 steps (`local_errors` says why
-        layers are judged and not what dozens of them add up to; the output's own error is then
-        told). A runtime that gives outputs only is judged by how far they are from the float
+        layers are verified and not what dozens of them add up to; the output's own error is then
+        told). A runtime that gives outputs only is verified by how far they are from the float
         reference: at most 1 dB and 1 point of top-1 agreement (or one sample, where that is more)
-        worse than the stage itself. When a bundle is judged again by the same runtime, version and
-        kind of CPU, it must repeat what it gave then within 2 steps; on another one, layers are
+        worse than the stage itself. When a bundle is verified again by the same runtime, version
+        and kind of CPU, it must repeat what it gave then within 2 steps; on another one, layers are
         compared if the bundle has its stages, or else outputs as above.
         A target may compute some layers' results, and its outputs, in floats that have no steps
         (ncnn rounds what a convolution reads, and nothing else). There the layer by itself is held
@@ -32,9 +32,9 @@ Noise against the float reference of w8 and int8 depends on the model. The floor
 model from a noisy one: a SNR of 5 dB is noise of a third of the signal's power, and a result that
 has nothing to do with the reference, or is one constant, stays below 3 dB and below a cosine of
 0.7 - unless the outputs have a large constant part (all positive, say), which flatters both
-figures. Top-1 agreement is told and has no limit by default: it says nothing on a network that was
-not trained, and little on a few samples (``deploykit evaluate`` measures accuracy); for a trained
-classifier, ``--limit int8.top1_agreement=0.9`` is worth setting.
+figures. Top-1 agreement is reported and has no limit by default: it says nothing on a network that
+was not trained, and little on a few samples (``deploykit evaluate`` measures accuracy); for a
+trained classifier, ``--limit int8.top1_agreement=0.9`` is worth setting.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from deploykit.model import Precision
 
 @dataclass(frozen=True)
 class PrecisionLimits:
-    """The limits of one precision; None: the figure is told, not judged.
+    """The limits of one precision; None: the figure is reported, not verified.
 
     Attributes:
         max_error_over_range: Conversion: at most; for int8, of outputs without steps.
@@ -58,10 +58,10 @@ class PrecisionLimits:
         snr_loss_db: Conversion: where the runtime gives outputs only, by how much their SNR to the
             float reference may be below the stage's.
         top1_loss: Likewise, of top-1 agreement, 0..1; one sample is always allowed.
-        output_error_lsb: The same, where layers are judged too.
+        output_error_lsb: The same, where layers are verified too.
         layer_error_lsb: Conversion: at most, in steps of any layer's result, given the artefact's
             own values before it.
-        repeat_error_lsb: A bundle judged again: at most, in steps of an output, to what the same
+        repeat_error_lsb: A bundle verified again: at most, in steps of an output, to what the same
             runner gave when the bundle was made.
         layer_error_over_range: As ``layer_error_lsb``, of a layer whose result has no steps.
         output_error_over_range: As ``output_error_lsb``, of an output without steps.
@@ -144,7 +144,7 @@ def limit_with_rounding(limit: float | None, name: str, sensitivity: float) -> f
     return max(limit, min(float(f"{_ROUNDINGS * sensitivity:.1e}"), LARGEST_ROUNDING))
 
 
-#: What is measured of a file that computes in floats; int8 files are judged by every metric.
+#: What is measured of a file that computes in floats; int8 files are verified by every metric.
 _OF_FLOATS = (
     "max_error_over_range",
     "reference_error_over_range",
@@ -152,7 +152,7 @@ _OF_FLOATS = (
     "cosine",
     "top1_agreement",
 )
-#: Metric > the figures that it can have; all others are from 0 on.
+#: Metric → the figures that it can have; all others are from 0 on.
 _BOUNDS = {
     "snr_db": (-math.inf, math.inf),
     "cosine": (-1.0, 1.0),
@@ -162,7 +162,7 @@ _BOUNDS = {
 
 
 def metrics_of(precision: Precision) -> tuple[str, ...]:
-    """The fields of `PrecisionLimits` that judge a file of that precision."""
+    """The fields of `PrecisionLimits` that verify a file of that precision."""
     if precision is Precision.INT8:
         return tuple(field.name for field in fields(PrecisionLimits))
     return _OF_FLOATS
@@ -175,7 +175,7 @@ class LimitOverride:
     Attributes:
         precision: Of which precision.
         name: Name of a field of `PrecisionLimits`.
-        value: The limit; None to tell the figure without judging it.
+        value: The limit; None to tell the figure without verifying it.
     """
 
     precision: Precision
@@ -187,7 +187,7 @@ def parse_limit(text: str) -> LimitOverride:
     """Read ``PRECISION.NAME=VALUE``, e.g. ``int8.max_error_lsb=3`` or ``int8.cosine=none``.
 
     Raises:
-        UserError: another form, an unknown name, one that does not judge this precision, or no
+        UserError: another form, an unknown name, one that does not verify this precision, or no
             number that the figure can have.
     """
     name, equals, number = (part.strip() for part in text.partition("="))
@@ -195,7 +195,7 @@ def parse_limit(text: str) -> LimitOverride:
         raise UserError(
             f"the limit {text!r}", expected="PRECISION.NAME=VALUE, e.g. int8.max_error_lsb=3"
         )
-    precision, field = _judged_by(name)
+    precision, field = _verified_by(name)
     if number.lower() == "none":
         return LimitOverride(precision, field, None)
     try:
@@ -213,8 +213,8 @@ def parse_limit(text: str) -> LimitOverride:
     return LimitOverride(precision, field, value)
 
 
-def _judged_by(name: str) -> tuple[Precision, str]:
-    """Precision and metric of ``PRECISION.METRIC``, if the one is judged by the other."""
+def _verified_by(name: str) -> tuple[Precision, str]:
+    """Precision and metric of ``PRECISION.METRIC``, if the one is verified by the other."""
     known = Limits().to_dict()
     text, _, metric = name.partition(".")
     if name in known:
@@ -222,7 +222,7 @@ def _judged_by(name: str) -> tuple[Precision, str]:
     precision = next((p for p in Precision if p.value == text), None)
     if precision is not None and metric in metrics_of(Precision.INT8):
         raise UserError(
-            f"the limit {name} would judge nothing: a {text} file has no {metric}",
+            f"the limit {name} would verify nothing: a {text} file has no {metric}",
             expected=f"one of {', '.join(f'{text}.{m}' for m in metrics_of(precision))}",
         )
     raise UserError(f"no limit is called {name!r}", expected=f"one of {', '.join(known)}")
@@ -233,7 +233,7 @@ def check_limits(overrides: Iterable[str], precisions: Iterable[Precision | str]
 
     Args:
         overrides: As for `limits_with`.
-        precisions: Those of the files that are judged.
+        precisions: Those of the files that are verified.
 
     Raises:
         UserError: with the first such limit.
@@ -244,7 +244,7 @@ def check_limits(overrides: Iterable[str], precisions: Iterable[Precision | str]
         if override.precision not in given:
             found = f"{override.precision.value}.{override.name}"
             raise UserError(
-                f"the limit {found} would judge nothing: the files are {names}",
+                f"the limit {found} would verify nothing: the files are {names}",
                 expected=f"a limit of {names}",
             )
 

@@ -14,7 +14,7 @@ from deploykit.parity.limits import (
 )
 
 
-def test_every_precision_judges_its_conversion_by_default() -> None:
+def test_every_precision_verifies_its_conversion_by_default() -> None:
     for precision in Precision:
         limits = Limits().of(precision)
         if precision is Precision.INT8:
@@ -24,7 +24,7 @@ def test_every_precision_judges_its_conversion_by_default() -> None:
         assert 0 < limits.max_error_over_range < 1
 
 
-def test_every_precision_judges_its_distance_from_the_reference_by_default() -> None:
+def test_every_precision_verifies_its_distance_from_the_reference_by_default() -> None:
     for precision in Precision:
         limits = Limits().of(precision)
         assert limits.reference_error_over_range is not None or limits.snr_db is not None
@@ -71,7 +71,7 @@ def test_a_metric_that_a_precision_does_not_have_is_refused_with_those_that_it_h
     lacking = set(metrics_of(Precision.INT8)) - set(metrics_of(Precision(precision)))
     assert "max_error_lsb" in lacking
     for metric in sorted(lacking):
-        with pytest.raises(UserError, match=f"{precision}.{metric} would judge nothing") as caught:
+        with pytest.raises(UserError, match=f"{precision}.{metric} would verify nothing") as caught:
             parse_limit(f"{precision}.{metric}={value}")
         names = caught.value.expected.removeprefix("one of ").split(", ")
         assert names == [f"{precision}.{name}" for name in metrics_of(Precision(precision))]
@@ -106,6 +106,6 @@ def test_a_signal_below_its_noise_is_a_limit() -> None:
 def test_a_limit_of_a_precision_that_no_file_has_is_refused() -> None:
     check_limits(["int8.snr_db=3", "fp32.cosine=0.9"], ["int8", Precision.FP32])
     with pytest.raises(
-        UserError, match=r"w8\.snr_db would judge nothing: the files are fp32, int8"
+        UserError, match=r"w8\.snr_db would verify nothing: the files are fp32, int8"
     ):
         check_limits(["int8.snr_db=3", "w8.snr_db=3"], ["int8", "fp32", "int8"])

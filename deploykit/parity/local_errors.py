@@ -3,10 +3,11 @@
 Two int8 implementations that both round rightly still part: a value within a hair of the middle
 between two steps goes one way here and the other way there, and dozens of layers carry the one
 step on. So the end-to-end difference of a deep int8 network says little about its conversion (a
-file can be 9 output steps from its own simulation with not one layer wrong). What can be judged is
-each layer alone: the stage is cut at every value that the artefact has, each piece is fed what the
-*artefact* computed before it, and must come out within a step or two of what the artefact computed
-after it. A wrong weight, scale, padding or activation shows at its own layer, and nowhere else.
+file can be 9 output steps from its own simulation with not one layer wrong). What can be verified
+is each layer alone: the stage is cut at every value that the artefact has, each piece is fed what
+the *artefact* computed before it, and must come out within a step or two of what the artefact
+computed after it. A wrong weight, scale, padding or activation shows at its own layer, and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from deploykit.verdict import LayerRow
 if TYPE_CHECKING:
     from deploykit.tensors import FloatArray, TensorSpec
 
-#: Every value of a sample is held at once; each holds thousands of elements to judge by.
+#: Every value of a sample is held at once; each holds thousands of elements to verify by.
 _BATCHES = 2
 _GIVEN = "given:"
 
@@ -41,11 +42,11 @@ class HeldValues(Protocol):
 
     @property
     def value_names(self) -> Mapping[str, str]:
-        """Value of the stage > its tensor."""
+        """Value of the stage → its tensor."""
 
     @property
     def value_specs(self) -> Mapping[str, TensorSpec]:
-        """Tensor > how it holds the value."""
+        """Tensor → how it holds the value."""
 
 
 def measure_local_errors(
@@ -75,7 +76,7 @@ def measure_local_errors(
     Returns:
         One row a value that both have, in the order of the stage's graph. Empty where the runtime
         gives outputs only. What the runtime does not give of the artefact's values (it may have
-        fused them away) is judged together with what comes behind.
+        fused them away) is verified together with what comes behind.
 
     Raises:
         RunnerError: a runtime refused, crashed, or took too long.
@@ -115,7 +116,7 @@ def _input_names(model: Model) -> set[str]:
 
 
 def _cut_stage(stage: Model, names: tuple[str, ...]) -> Model:
-    """The stage with each named value computed as an output, but read from an input of its own."""
+    """The stage with each named value computed as an output, but read from a separate input."""
     import onnx_ir as ir
 
     graph = stage.graph.clone()

@@ -36,7 +36,7 @@ def encoded_batches(
     """The samples in batches of the file's own size, as the runtime reads them.
 
     Args:
-        inputs: Input name > float32 (n, ...), in NCHW or plain.
+        inputs: Input name → float32 (n, ...), in NCHW or plain.
         specs: The file's inputs; the first one's ``batch`` is the batch size.
 
     Yields:

@@ -37,7 +37,7 @@ def measure_sensitivity(
     timeout_s: float = 120.0,
     open_with: Callable[[RunnerSpec], Runner] = open_runner,
 ) -> dict[str, float]:
-    """Output name > largest movement over the output's range, of two perturbations.
+    """Output name → largest movement over the output's range, of two perturbations.
 
     Args:
         stage: A float stage.

@@ -27,7 +27,7 @@ from deploykit_testing.graphs import (
 
 @dataclass
 class Graph:
-    """ONNX text of a network on (1, 4, 5, 5) pictures, whose values all keep their size."""
+    """ONNX text of a network on (1, 4, 5, 5) images, whose values all keep their size."""
 
     body: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The table of rules that `canonicalize` applies: op type > the rule that gives its one spelling.
+"""The table of rules that `canonicalize` applies: op type → the rule that gives its one spelling.
 
 A new op is one rule in the file of its family (``canonicalize_*.py``), registered here by its
 decorator, and one line in `deploykit.graph.ops`.

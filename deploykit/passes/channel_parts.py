@@ -46,7 +46,7 @@ class ChannelParts:
 
     Attributes:
         editor: Of the graph.
-        parts: Value > the values whose concatenation along the channels it is.
+        parts: Value → the values whose concatenation along the channels it is.
     """
 
     editor: GraphEditor

@@ -44,7 +44,7 @@ class ChannelRole:
     Attributes:
         moved: For each output, where its channels come from; empty if the node moves none.
         tied: Values that are held in one order.
-        blocks: Value > size of the runs of channels within which the node absorbs any order.
+        blocks: Value → size of the runs of channels within which the node absorbs any order.
     """
 
     moved: tuple[tuple[Channel, ...], ...] = ()

@@ -6,13 +6,13 @@ Szegedy 2015, at inference), and weights ``W = s (q - z)`` of integers q:
 1. Behind a Conv, ConvTranspose or Gemm that nothing else reads, with nothing rounded between, whose
    weights are integers behind a DequantizeLinear: ``scale W = (s |scale|) (q - z)``, the integers
    of a channel whose scale is negative mirrored at z. So the integers stay (a channel of scale 0
-   becomes zeros), each channel has a scale of its own, and the bias is a float,
+   becomes zeros), each channel has a separate scale, and the bias is a float,
    ``scale b + shift``. This is exact.
 2. Behind a DequantizeLinear of computed integers (the result before it is rounded): a depthwise
    Conv of 1 x 1 with weights ``127 sign(scale)`` of scale ``|scale| / 127`` and bias ``shift``.
    This is exact too, and it is a layer that every target runs in integers.
 
-What fits neither is left to `deploykit.passes.fold_batchnorm`: a value that is no picture, integers
+What fits neither is left to `deploykit.passes.fold_batchnorm`: a value that is no image, integers
 that cannot be mirrored (-128 of int8), a linear op with several readers.
 """
 
@@ -70,7 +70,7 @@ def _rewrite(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
         return
     if is_dequantize(producer) and constant_array(producer.inputs[0]) is None:
         if len(known_shape(value)) != 4:
-            findings.skipped(node, "no depthwise convolution of a value that is no picture")
+            findings.skipped(node, "no depthwise convolution of a value that is no image")
             return
         _write_depthwise(node, affine, editor)
         findings.matched(node, "a depthwise Conv of 1 x 1 in integers")

@@ -37,7 +37,7 @@ def network(
     before_batchnorm: str = "",
     end: str = "",
 ) -> str:
-    """x > Q, DQ > a linear op with integer weights > BatchNormalization."""
+    """x → Q, DQ → a linear op with integer weights → BatchNormalization."""
     return f"""g (float[{shape}] x) => (float[{result}] y)
       <float s = {{0.05}}, int8 z = {{3}}, float t = {{0.1}}, int8 u = {{-9}}> {{
         xq = QuantizeLinear (x, s, z)
@@ -156,7 +156,7 @@ def test_another_reader_of_the_result_stands_in_the_way() -> None:
     assert_same_numbers(before, after)
 
 
-def test_a_rounded_value_that_is_no_picture_is_left() -> None:
+def test_a_rounded_value_that_is_no_image_is_left() -> None:
     pair = "cq = QuantizeLinear (l, t, u) c = DequantizeLinear (cq, t, u)"
     text = network(
         "Gemm <transB = 1> (xd, w, bias)", shape="1, 3", result="1, 4", before_batchnorm=pair
@@ -164,7 +164,7 @@ def test_a_rounded_value_that_is_no_picture_is_left() -> None:
     before = model_of(text, integers(4, 3))
     after, matched, left = fold(before)
     assert matched == []
-    assert left == ["no depthwise convolution of a value that is no picture"]
+    assert left == ["no depthwise convolution of a value that is no image"]
     assert_same_numbers(before, after)
 
 

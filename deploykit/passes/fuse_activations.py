@@ -3,14 +3,14 @@
 Each is recognised at its last node; every value inside of it must have no other reader. The
 constants must be the stated ones within a relative tolerance of `TOLERANCE`.
 
-1. ``max(x, 0)`` > Relu.
-2. ``min(max(x, a), b)``, ``max(min(x, b), a)``, and the same with Relu or Clip inside > Clip(a, b)
+1. ``max(x, 0)`` → Relu.
+2. ``min(max(x, a), b)``, ``max(min(x, b), a)``, and the same with Relu or Clip inside → Clip(a, b)
    for a <= b; ``min(relu(x), 6)`` is ReLU6 = Clip(0, 6).
-3. ``relu6(x + 3) / 6`` and ``clip(x / 6 + 1/2, 0, 1)`` > HardSigmoid(1/6, 1/2).
-4. ``x hardsigmoid(x)`` and ``x relu6(x + 3) / 6``, the three factors in any order > HardSwish
+3. ``relu6(x + 3) / 6`` and ``clip(x / 6 + 1/2, 0, 1)`` → HardSigmoid(1/6, 1/2).
+4. ``x hardsigmoid(x)`` and ``x relu6(x + 3) / 6``, the three factors in any order → HardSwish
    (Howard et al. 2019, MobileNetV3).
-5. ``x sigmoid(x)`` > deploykit::Silu (Elfwing et al. 2017).
-6. ``x / 2 (1 + erf(x / sqrt 2))``, the factors in any order > Gelu.
+5. ``x sigmoid(x)`` → deploykit::Silu (Elfwing et al. 2017).
+6. ``x / 2 (1 + erf(x / sqrt 2))``, the factors in any order → Gelu.
 
 A product is looked at as a whole: the chain of Mul nodes behind one another is taken apart into
 its factors, and their constants are multiplied.
@@ -128,7 +128,7 @@ def _fuse_bound(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     reason = why_not_private(value)
     if not reason and not (math.isfinite(low) and math.isfinite(high)):
         reason = "two bounds on the same side"
-    # max(min(x, b), a) with a > b is the constant a, min(max(x, a), b) is b: no Clip.
+    # max(min(x, b), a) with a → b is the constant a, min(max(x, a), b) is b: no Clip.
     if not reason and low > high:
         reason = f"the lower bound {low:g} is above the upper bound {high:g}"
     if reason:
@@ -258,7 +258,7 @@ def _fuse_gated(
     reason = _first_shared(*gate.inside, *product.inner)
     if not reason and not _close(product.scale, gate.scale):
         if is_op(only_reader(node.outputs[0]), "Mul"):
-            return  # the rest of the product is judged with the Mul behind this one
+            return  # the rest of the product is verified with the Mul behind this one
         reason = f"the factor is {product.scale:.6g}, not {gate.scale:.6g}"
     if reason:
         findings.skipped(node, f"no {gate.kind}: {reason}")

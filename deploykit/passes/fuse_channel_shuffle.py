@@ -1,4 +1,4 @@
-"""Reshape, Transpose, Reshape over the channels > deploykit::ChannelShuffle.
+"""Reshape, Transpose, Reshape over the channels → deploykit::ChannelShuffle.
 
 A shuffle with g groups sees the C channels as a (g, k = C / g) matrix and transposes it. Exporters
 write it in many shapes; all are brought to one question by looking at the middle shape s and the

@@ -1,4 +1,4 @@
-"""Concat, ChannelShuffle, Split > deploykit::ConcatShuffleSplit.
+"""Concat, ChannelShuffle, Split → deploykit::ConcatShuffleSplit.
 
 1. ``split(shuffle(concat(a, b)))`` into two halves of the channels, by Split or by two Slices.
 

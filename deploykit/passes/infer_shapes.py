@@ -85,7 +85,7 @@ def _open_values(graph: ir.Graph) -> list[ir.Value]:
         for v in values
         if (static_shape(v) is None or v.dtype is None)
         # A sequence has no shape; canonicalize replaces the ops that make one. An output
-        # that is left out has no name.
+        # that is omitted has no name.
         and not isinstance(v.type, ir.SequenceType)
         and v.name
         and (v.uses() or v.is_graph_output() or v.is_graph_input())

@@ -50,11 +50,11 @@ class ChannelPlan:
     """What was decided.
 
     Attributes:
-        orders: Value > which of its channels each position holds; for every value with channels
+        orders: Value → which of its channels each position holds; for every value with channels
             that something else than a movement reads or makes.
-        slices: Demand > the slices of which it is put together, in order.
-        roles: Node > its role; a movement that stays pins.
-        refused: Demand > number of slices that it would take.
+        slices: Demand → the slices of which it is put together, in order.
+        roles: Node → its role; a movement that stays pins.
+        refused: Demand → number of slices that it would take.
     """
 
     orders: Mapping[ir.Value, Order]
@@ -79,7 +79,7 @@ def plan_channel_orders(graph: ir.Graph, max_cuts: int) -> ChannelPlan:
             demand: len(runs)
             for demand, runs in plan.slices.items()
             if len(runs) > max(_few(demand), max_cuts * len({run.source for run in runs}))
-            or (demand.is_graph_output() and len(runs) == 1)  # it needs a name of its own
+            or (demand.is_graph_output() and len(runs) == 1)  # it needs a separate name
         }
         if not dear:
             return plan
@@ -209,7 +209,7 @@ class _Planner:
             self.cells[root] = numbers
 
     def _find_signatures(self) -> dict[ir.Value, list[tuple[int, ...]]]:
-        """Root > for each channel, the cell of every demand that it goes to."""
+        """Root → for each channel, the cell of every demand that it goes to."""
         goes: dict[ir.Value, list[dict[int, int]]] = {
             root: [{} for _ in numbers] for root, numbers in self.cells.items()
         }

@@ -1,4 +1,4 @@
-"""Reshape, Slice, Reshape that cut out whole channels > Slice of the channels.
+"""Reshape, Slice, Reshape that cut out whole channels → Slice of the channels.
 
 A Reshape moves no element, so a Slice of one axis behind it is one run of elements where all axes
 before that one have length 1. If the run is whole channels of a map x of batch 1, then

@@ -90,7 +90,7 @@ def element(
     Args:
         tag: Its name.
         content: What it holds.
-        attributes: Name > text, or a number, which is written with two decimals at most.
+        attributes: Name → text, or a number, which is written with two decimals at most.
     """
     pairs = "".join(
         f' {name}="{escape(_attribute(value), quote=True)}"'

@@ -36,7 +36,7 @@ def report_to_json(report: Report) -> str:
 def report_to_dict(report: Report) -> dict[str, Any]:
     """The report as plain data, `report_from_dict` reads it back.
 
-    ``passed`` is told for readers; it follows from the figures and is not read back.
+    ``passed`` is reported for readers; it follows from the figures and is not read back.
     """
     return {
         "schema": SCHEMA,

@@ -37,7 +37,7 @@ class Bars:
 
 
 def series_of(groups: Sequence[str]) -> dict[str, int]:
-    """Group > number of its colour; groups beyond the palette share the last."""
+    """Group → number of its colour; groups beyond the palette share the last."""
     return {group: min(index, SERIES - 1) for index, group in enumerate(groups)}
 
 

@@ -127,7 +127,7 @@ def _totals(profile: ModelProfile) -> Markup:
 
 
 def _groups(layers: Sequence[LayerCost]) -> dict[str, list[LayerCost]]:
-    """Group > its layers, the largest memory access first."""
+    """Group → its layers, the largest memory access first."""
     groups: dict[str, list[LayerCost]] = {}
     for layer in layers:
         groups.setdefault(group_of(layer), []).append(layer)

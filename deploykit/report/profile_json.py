@@ -67,7 +67,7 @@ def _stage(stage: StageCost, profile: ModelProfile) -> dict[str, Any]:
 
 
 def profiled_times(profile: ModelProfile) -> dict[str, float]:
-    """Name of a layer > microseconds by the runtime's own profiler, where they match."""
+    """Name of a layer → microseconds by the runtime's own profiler, where they match."""
     if profile.measurement is None or profile.measurement.profiled is None:
         return {}
     return match_profile(profile.after.layers, profile.measurement.profiled)

@@ -208,14 +208,14 @@ def _run_browser(browser: str, folder: Path, *arguments: str) -> str:
 def test_a_browser_renders_it(
     browser: str, tmp_path: Path, measured: ModelProfile, scheme: str
 ) -> None:
-    page, picture = tmp_path / "profile.html", tmp_path / "profile.png"
+    page, image = tmp_path / "profile.html", tmp_path / "profile.png"
     page.write_text(profile_to_html(measured), encoding="utf-8")
     setting = f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}"
     _run_browser(
-        browser, tmp_path, setting, "--window-size=1240,1600", f"--screenshot={picture}",
+        browser, tmp_path, setting, "--window-size=1240,1600", f"--screenshot={image}",
         page.as_uri(),
     )  # fmt: skip
-    with Image.open(picture) as image:
+    with Image.open(image) as image:
         assert image.size == (1240, 1600)
         pixels = np.asarray(image.convert("RGB"))
     ground = pixels[2, 2].astype(int)
@@ -232,7 +232,7 @@ def test_the_browser_s_document_has_every_layer(
     page = tmp_path / "profile.html"
     page.write_text(profile_to_html(measured), encoding="utf-8")
     document = _run_browser(browser, tmp_path, "--dump-dom", page.as_uri())
-    # totals (2), kinds, and the layers of both stages, each in a row with a header of its own
+    # totals (2), kinds, and the layers of both stages, each in a row with a separate header
     kinds = len({layer.kind.split(" ")[0] for layer in measured.after.layers})
     layers = len(measured.after.layers) + len(measured.before.layers)
     assert document.count('scope="row"') == 2 + kinds + layers

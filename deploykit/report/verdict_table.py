@@ -143,7 +143,7 @@ def format_conversion_error(verdict: Verdict, *, output: bool) -> str:
 
     Args:
         verdict: Whose checks.
-        output: Whether the output's error is told too where it is not what is judged.
+        output: Whether the output's error is reported too where it is not what is verified.
     """
     checks = [c for c in verdict.checks if c.question is Question.CONVERSION]
     limited = [c for c in checks if c.limit is not None] or checks

@@ -22,7 +22,7 @@ from deploykit.errors import UserError
 from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.environments import Environment
 
-#: Name of a CPU > what qemu's ``-cpu`` is given.
+#: Name of a CPU → what qemu's ``-cpu`` is given.
 CPUS = {
     "a53": "cortex-a53",
     "a76": "cortex-a76",

@@ -1,4 +1,4 @@
-"""What a runner is: a runtime with a model loaded, in a process of its own.
+"""What a runner is: a runtime with a model loaded, in a separate process.
 
     with open_runner(RunnerSpec("litert", path)) as runner:
         outputs = runner.run({"input": batch_of_one})
@@ -35,10 +35,10 @@ class RunnerDefinition:
         probe: ``package.module:function`` that says in words why the runtime cannot run on this
             machine (no such system, no driver), empty if it can; empty for one that runs wherever
             its package is. It must be quick.
-        on_request: Whether it judges only where the user names it: a setting that is worth
+        on_request: Whether it verifies only where the user names it: a setting that is worth
             measuring, and whose figures the usual limits are not for.
         suffix: Of the file beside the artefact that it runs in the artefact's place, e.g. ``.ort``:
-            it judges those artefacts that have one. Empty for the artefact itself.
+            it verifies those artefacts that have one. Empty for the artefact itself.
         environment: The environment of its own that the child process runs in; None for the one
             that deploykit is installed in. ``requires`` is empty then.
         limits: Its own limits, as ``--limit`` takes them, where it computes less exactly than
@@ -160,11 +160,11 @@ class Runner(ABC):
         """Run once.
 
         Args:
-            inputs: Name > array, in the shapes and dtypes of the loaded file (`TensorSpec.encode`
+            inputs: Name → array, in the shapes and dtypes of the loaded file (`TensorSpec.encode`
                 makes them).
 
         Returns:
-            Name > array for every output.
+            Name → array for every output.
 
         Raises:
             RunnerError: the runtime refused, crashed, or took too long.

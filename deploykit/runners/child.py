@@ -34,7 +34,7 @@ def main() -> None:
     requests, replies = _take_protocol_streams()
     faulthandler.enable()  # a crash in native code leaves its Python stack in standard error
     waiting: queue.SimpleQueue[Request] = queue.SimpleQueue()
-    # A thread of its own reads, so that the end of the parent is seen while a run goes on.
+    # A separate thread reads, so that the end of the parent is seen while a run goes on.
     threading.Thread(target=_read_requests, args=(requests, waiting), daemon=True).start()
     backend: Backend | None = None
     while True:

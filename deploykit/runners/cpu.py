@@ -7,7 +7,7 @@ from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
 
-#: In the order in which they are told: x86 first, then ARM, each from old to new.
+#: In the order in which they are reported: x86 first, then ARM, each from old to new.
 _FEATURES = (
     "avx2",
     "fma",

@@ -103,7 +103,7 @@ def why_not_made(environment: Environment) -> str:
 
 
 def installed_in(environment: Environment) -> dict[str, str]:
-    """Package > version, as they were installed; empty if the environment cannot be used."""
+    """Package → version, as they were installed; empty if the environment cannot be used."""
     if why_not_made(environment):
         return {}
     record = _read_record(environments_folder() / environment.name)

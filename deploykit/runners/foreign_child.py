@@ -2,7 +2,7 @@
 
     python -I foreign_child.py '{"deploykit": "/where/it/is/deploykit"}'
 
-Run as a file, by an environment of its own (`deploykit.runners.environments`). The packages named
+Run as a file, by a separate environment (`deploykit.runners.environments`). The packages named
 are found where the parent has them, and nothing else of the parent's is: its site-packages may hold
 another numpy. This file uses the standard library only, and imports nothing of deploykit before
 the finder stands.

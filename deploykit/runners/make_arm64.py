@@ -24,7 +24,7 @@ _OS_RELEASE = Path("/etc/os-release")
 _APT = Path("/etc/apt")
 _TIMEOUT_S = 600.0
 _QUOTED_LINES = 8
-#: Release > (the suite that has a qemu which emulates what runtimes ask the CPU for, Python).
+#: Release → (the suite that has a qemu which emulates what runtimes ask the CPU for, Python).
 _RELEASES = {"bookworm": ("bookworm-backports", "3.11")}
 _LIBRARIES = ("libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libffi8", "libexpat1")
 _PYTHON = ("libpython{}-minimal", "libpython{}-stdlib", "python{}-minimal")
@@ -112,7 +112,7 @@ def find_mirror(sources: Mapping[str, str], codename: str) -> Mirror:
     """The system's mirror of a release.
 
     Args:
-        sources: File name > text, of one-line (``.list``) and deb822 (``.sources``) files.
+        sources: File name → text, of one-line (``.list``) and deb822 (``.sources``) files.
         codename: Of the release.
 
     Raises:

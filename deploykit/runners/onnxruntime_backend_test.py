@@ -49,13 +49,13 @@ def saved(text: str, folder: Path) -> str:
     return str(path)
 
 
-def picture(count: int = 1) -> Any:
+def image(count: int = 1) -> Any:
     return np.random.default_rng(3).standard_normal((count, 2, 3, 3), dtype=np.float32)
 
 
 def test_outputs_are_those_of_onnx_runtime(tmp_path: Path) -> None:
     path = saved(GATED, tmp_path)
-    x = picture()
+    x = image()
     expected = onnxruntime.InferenceSession(path).run(None, {"x": x})
     with open_runner(RunnerSpec("onnxruntime", path)) as runner:
         outputs = runner.run({"x": x})
@@ -69,7 +69,7 @@ def test_outputs_are_those_of_onnx_runtime(tmp_path: Path) -> None:
 
 
 def test_run_all_gives_every_value_that_a_node_makes(tmp_path: Path) -> None:
-    x = picture()
+    x = image()
     with open_runner(RunnerSpec("onnxruntime", saved(GATED, tmp_path))) as runner:
         values = runner.run_all({"x": x})
         again = runner.run_all({"x": x})
@@ -96,7 +96,7 @@ def test_run_all_gives_integers_of_a_quantized_stage_and_values_with_known_types
 
 def test_a_batch_of_one_is_looped_over_many_samples(tmp_path: Path) -> None:
     backend = OrtBackend(saved(GATED, tmp_path), {})
-    x = picture(5)
+    x = image(5)
     outputs = backend.run({"x": x})
     assert outputs["y"].shape == (5, 2, 3, 3)
     for i in range(5):
@@ -109,7 +109,7 @@ def test_a_batch_of_one_is_looped_over_many_samples(tmp_path: Path) -> None:
 
 def test_a_dynamic_batch_takes_all_samples_at_once(tmp_path: Path) -> None:
     path = saved(GATED.replace("[1,2", "[N,2"), tmp_path)
-    x = picture(5)
+    x = image(5)
     outputs = OrtBackend(path, {}).run({"x": x})
     alone = OrtBackend(saved(GATED, tmp_path), {}).run({"x": x})
     np.testing.assert_allclose(outputs["y"], alone["y"], rtol=1e-6)
@@ -118,9 +118,9 @@ def test_a_dynamic_batch_takes_all_samples_at_once(tmp_path: Path) -> None:
 def test_samples_that_are_no_multiple_of_the_batch_are_refused(tmp_path: Path) -> None:
     path = saved(GATED.replace("[1,2", "[2,2"), tmp_path)
     backend = OrtBackend(path, {})
-    assert backend.run({"x": picture(4)})["y"].shape == (4, 2, 3, 3)
+    assert backend.run({"x": image(4)})["y"].shape == (4, 2, 3, 3)
     with pytest.raises(Exception, match="Got: 3 Expected: 2"):
-        backend.run({"x": picture(3)})
+        backend.run({"x": image(3)})
 
 
 def test_a_quantized_stage_is_simulated_as_it_is_written(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_file_that_onnx_runtime_refuses_is_told_in_its_words(
 def test_a_wrong_input_is_told_and_the_runner_goes_on(tmp_path: Path) -> None:
     with open_runner(RunnerSpec("onnxruntime", saved(GATED, tmp_path))) as runner:
         with pytest.raises(RunnerError, match="x"):
-            runner.run({"picture": picture()})
+            runner.run({"image": image()})
         with pytest.raises(RunnerError, match=r"float|double"):
-            runner.run({"x": picture().astype(np.float64)})
-        assert set(runner.run({"x": picture()})) == {"y", "mean"}
+            runner.run({"x": image().astype(np.float64)})
+        assert set(runner.run({"x": image()})) == {"y", "mean"}

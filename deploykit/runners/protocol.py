@@ -49,7 +49,7 @@ def write_message(
     Args:
         stream: An unbuffered pipe.
         header: Plain data; the key ``arrays`` is taken by the protocol.
-        arrays: Name > array of bool, integer, float or complex elements, any shape.
+        arrays: Name → array of bool, integer, float or complex elements, any shape.
 
     Raises:
         TypeError: an array of another kind of element (object, string, structure).

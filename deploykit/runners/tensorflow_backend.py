@@ -75,7 +75,7 @@ class TensorflowBackend(Backend):
         """Run the network, one batch at a time.
 
         Args:
-            inputs: float32 (n, ...), pictures as NCHW, by name.
+            inputs: float32 (n, ...), images as NCHW, by name.
 
         Raises:
             ValueError: other names, not the same n everywhere, or n is no multiple of the batch

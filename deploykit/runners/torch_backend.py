@@ -70,7 +70,7 @@ class TorchBackend(Backend):
         """Run the network on its inputs: their order counts, not their names.
 
         Args:
-            inputs: float32 (n, ...), pictures as NCHW.
+            inputs: float32 (n, ...), images as NCHW.
 
         Raises:
             ValueError: not the same n everywhere, or n is no multiple of the batch size.

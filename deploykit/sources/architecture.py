@@ -1,7 +1,7 @@
 """Architectures by name: ``timm/NAME``, ``torchvision/NAME``, ``deploykit/NAME``, or a callable.
 
 A name is resolved to an `Architecture`: the untrained module, and what its library says of the
-picture it reads. Nothing is ever downloaded.
+image it reads. Nothing is ever downloaded.
 """
 
 from __future__ import annotations

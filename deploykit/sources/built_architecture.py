@@ -24,7 +24,7 @@ class Architecture:
         name: How it was named, e.g. ``timm/ghostnet_100``.
         module: The network, with weights of no meaning.
         input_shape: NCHW with batch 1, by its library's default; empty if that is not known.
-        preprocess: How its library feeds it pictures; None if that is not known.
+        preprocess: How its library feeds it images; None if that is not known.
     """
 
     name: str

@@ -57,7 +57,7 @@ class CheckpointContent:
     """What a checkpoint holds.
 
     Attributes:
-        state_dict: Name > tensor, as stored.
+        state_dict: Name → tensor, as stored.
         key: The entry that the weights were taken from; empty if the file is just weights.
         arch: The architecture that it names; empty if none.
         arch_kwargs: Arguments of the constructor that it gives.
@@ -65,7 +65,7 @@ class CheckpointContent:
         preprocess: Its preprocessing contract, in full.
         preprocess_config: Single settings of one, in timm's words (mean, std, crop_pct ...).
         labels: Its class names.
-        calibration_sample: uint8 (n, H, W, C) pictures.
+        calibration_sample: uint8 (n, H, W, C) images.
     """
 
     state_dict: Mapping[str, torch.Tensor]
@@ -180,7 +180,7 @@ def checkpoint_of(content: object, key: str, *, origin: str) -> CheckpointConten
 
 
 def _labels_of(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Class names beside weights of no declared format: a list of strings, or index > name."""
+    """Class names beside weights of no declared format: a list of strings, or index → name."""
     labels = content.get("labels", content.get("classes"))
     if isinstance(labels, Mapping) and list(labels) == list(range(len(labels))):
         labels = list(labels.values())

@@ -54,7 +54,7 @@ class Detection:
     foreign_globals: tuple[str, ...] = ()
 
 
-# First bytes > what it is, and what to do with it.
+# First bytes → what it is, and what to do with it.
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (4, b"TFL3", "a TensorFlow Lite model", "deploykit writes these; give the model it came from"),
     (
@@ -67,8 +67,8 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"BZh", "a bzip2 archive", "unpack it first"),
     (0, b"\xfd7zXZ\x00", "an xz archive", "unpack it first"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7-zip archive", "unpack it first"),
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG picture", "give a model file"),
-    (0, b"\xff\xd8\xff", "a JPEG picture", "give a model file"),
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG image", "give a model file"),
+    (0, b"\xff\xd8\xff", "a JPEG image", "give a model file"),
     (0, b"\x93NUMPY", "a numpy array", "give a model file"),
     (0, b"\x7fELF", "an ELF binary", "give a model file"),
     (0, b"%PDF-", "a PDF document", "give a model file"),

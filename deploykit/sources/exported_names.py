@@ -24,7 +24,7 @@ def tidy_graph(model: ir.Model) -> None:
     for node in graph.all_nodes():
         for value in node.outputs:
             value.metadata_props.clear()
-    # An output that is also an input, or that stands twice, gets a node of its own.
+    # An output that is also an input, or that stands twice, gets a separate node.
     taken: set[ir.Value] = set(graph.inputs) | set(graph.initializers.values())
     for index, value in enumerate(list(graph.outputs)):
         if value in taken:

@@ -2,7 +2,7 @@
 
 ``torch.export`` records ``relu_`` as it was called. An ONNX graph has no mutation, so the exporter
 first retraces the whole program, which costs as much CPU as capturing it did. In networks for
-pictures nearly every in-place op is harmless: the tensor that it overwrites is never read again.
+images nearly every in-place op is harmless: the tensor that it overwrites is never read again.
 Then ``relu_`` is ``relu``, and the retracing can be left out.
 
 A tensor's *storage class* holds the nodes that are, or may be, views of one memory. An in-place op

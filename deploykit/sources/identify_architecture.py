@@ -5,8 +5,8 @@ network that it was saved from. `architecture_index.json` holds a fingerprint of
 network of timm and torchvision, so nothing is built to find out. The last layer's number of classes
 is left out of the fingerprint and read from the weights.
 
-Some networks cannot be told apart in this way: timm's ``tf_`` variants have the names and shapes of
-their originals but pad differently. All that fit are returned then, and the user chooses.
+Some networks cannot be distinguished in this way: timm's ``tf_`` variants have the names and
+shapes of their originals but pad differently. All that fit are returned then, and the user chooses.
 
 The index is written by ``python -m deploykit.sources.index_architectures``.
 """
@@ -50,8 +50,8 @@ class ArchitectureIndex:
 
     Attributes:
         heads: The classifiers' parameters that occur, e.g. ``("fc.weight", "fc.bias")``.
-        architectures: Fingerprint > names of the architectures that have it.
-        versions: Library > version that the index was made from.
+        architectures: Fingerprint → names of the architectures that have it.
+        versions: Library → version that the index was made from.
     """
 
     heads: tuple[tuple[str, ...], ...]
@@ -76,7 +76,7 @@ def identify_architecture(
     """All known architectures whose names and shapes are those of the weights.
 
     Args:
-        shapes: Parameter name > shape. A prefix that all names share (``model.``, ``net.``,
+        shapes: Parameter name → shape. A prefix that all names share (``model.``, ``net.``,
             ``module.``, several of them) is taken off where that makes them fit.
         index: The index; None for the committed one.
 
@@ -101,7 +101,7 @@ def fingerprint(shapes: Shapes, head: Iterable[str]) -> str:
     """16 hexadecimal digits of the SHA-256 over names and shapes.
 
     Args:
-        shapes: Parameter name > shape, in any order; batch norm's counters do not count.
+        shapes: Parameter name → shape, in any order; batch norm's counters do not count.
         head: Names of the classifier's parameters, whose first dimension (the classes) does not
             count.
     """

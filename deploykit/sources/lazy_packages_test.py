@@ -1,4 +1,4 @@
-"""Each test runs in a process of its own: what is imported already would decide the outcome."""
+"""Each test runs in a separate process: what is imported already would decide the outcome."""
 
 from __future__ import annotations
 

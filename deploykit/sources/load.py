@@ -31,7 +31,7 @@ def load(
 
     Args:
         source: A file (checkpoint, safetensors, exported program, TorchScript, ONNX, pickled
-            module, Keras model: told apart by content), the folder of a SavedModel, or a
+            module, Keras model: distinguished by content), the folder of a SavedModel, or a
             ``torch.nn.Module`` in memory. A module is put into evaluation mode, float32 and on the
             CPU on a copy, not in place.
         options: What the user says of the source.

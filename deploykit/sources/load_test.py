@@ -24,7 +24,7 @@ from deploykit_testing.tiny_networks import (
     INPUT_SHAPE,
     TinyNet,
     assert_same_numbers,
-    picture,
+    image,
     trained,
 )
 
@@ -43,7 +43,7 @@ def test_a_checkpoint_with_an_architecture(tmp_path: Path, network: nn.Module) -
     assert (model.stage, model.name) == (Stage.EXPORTED, "tiny_net")
     assert (model.source.kind, model.source.reference) == ("checkpoint", "torch")
     assert len(model.source.sha256) == 64
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
     assert {module_path(n) for n in model.graph.graph} >= {"stem", "blocks.0.depthwise"}
 
 
@@ -73,7 +73,7 @@ def test_a_checkpoint_of_deploykit_needs_no_options(
     assert model.labels == ("a", "b", "c", "d")
     assert model.calibration_sample is not None
     assert model.calibration_sample.shape == (4, 10, 10, 1)
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
 
 
 def test_safetensors(tmp_path: Path, network: nn.Module) -> None:
@@ -81,7 +81,7 @@ def test_safetensors(tmp_path: Path, network: nn.Module) -> None:
     save_file(dict(network.state_dict()), path)
     model = load(path, options=TINY)
     assert model.source.kind == "safetensors"
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
     with pytest.raises(SourceError, match="--arch"):
         load(path)
 
@@ -91,7 +91,7 @@ def test_an_exported_program(tmp_path: Path, network: nn.Module) -> None:
     torch.export.save(torch.export.export(network, (torch.zeros(INPUT_SHAPE),)), path)
     model = load(path)
     assert model.source.kind == "exported_program"
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
     with pytest.raises(SourceError, match="was exported for the input 1x3x16x16"):
         load(path, options=LoadOptions(input_shape=(1, 3, 32, 32)))
 
@@ -117,7 +117,7 @@ def test_torchscript(tmp_path: Path, network: nn.Module, way: str) -> None:
     torch.jit.save(script, str(path))
     model = load(path, options=LoadOptions(input_shape=INPUT_SHAPE))
     assert model.source.kind == "torchscript"
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
     with pytest.raises(SourceError, match="--input"):
         load(path)
 
@@ -141,7 +141,7 @@ def test_a_pickled_module_only_on_trust(tmp_path: Path, network: nn.Module) -> N
         assert alternative in str(refusal.value)
     model = load(path, options=LoadOptions(input_shape=INPUT_SHAPE, trust_code=True))
     assert model.source.kind == "pickled_module"
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
 
 
 def test_a_module_in_memory_is_not_changed(network: nn.Module) -> None:
@@ -153,7 +153,7 @@ def test_a_module_in_memory_is_not_changed(network: nn.Module) -> None:
     finally:
         network.eval()
     assert (model.source.kind, model.name) == ("module", "tinynet")
-    assert_same_numbers(model, network, picture())
+    assert_same_numbers(model, network, image())
 
 
 def test_a_module_needs_an_example(network: nn.Module) -> None:
@@ -169,7 +169,7 @@ def test_a_batch_of_two(network: nn.Module) -> None:
     shape = (2, *INPUT_SHAPE[1:])
     model = load(network, example_input=torch.zeros(shape))
     assert model.inputs[0].shape == shape
-    assert_same_numbers(model, network, picture(shape))
+    assert_same_numbers(model, network, image(shape))
 
 
 @pytest.mark.parametrize(

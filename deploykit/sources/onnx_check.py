@@ -7,7 +7,7 @@ is held against ONNX's own declarations, so that what comes after may rely on it
 2. Every tensor has a known type, dims of its own, and exactly the data for them.
 3. Every node of ONNX's domain has attributes of the declared types, the required ones among them,
    and as many inputs and outputs as the op takes.
-4. Each value has one maker and each function, input and initializer a name of its own; names that
+4. Each value has one maker and each function, input and initializer a separate name; names that
    nodes read exist, and no function calls itself.
 """
 
@@ -225,7 +225,7 @@ class _Checker:
         if node.domain not in _DEFAULT_DOMAINS or not self._opset:
             return
         schema = _schema_of(node.op_type, self._opset)
-        if schema is None:  # what it is, is told with all other unsupported ops
+        if schema is None:  # what it is, is reported with all other unsupported ops
             return
         for attribute in node.attribute:
             declared = schema.types.get(attribute.name)

@@ -184,7 +184,7 @@ def _check_inputs(graph: ir.Graph, path: Path) -> None:
 def _pin_shapes(graph: ir.Graph, given: tuple[int, ...], path: Path) -> None:
     """Give every input a static shape, and its symbols the same value in the whole graph."""
     pinned: dict[str, int] = {}
-    # A shape on the command line is the picture's: the first input that has dynamic dimensions.
+    # A shape on the command line is the image's: the first input that has dynamic dimensions.
     first_dynamic = next(
         (v for v in graph.inputs if v.shape is None or not v.shape.is_static()), graph.inputs[0]
     )

@@ -3,7 +3,7 @@
 1. Dimensions of 0 and below, which some exporters write for "unknown", are unknown.
 2. Initializers that are listed as inputs too (files before IR version 4) leave the inputs.
 3. Nodes in any order are sorted; a graph with a cycle is refused.
-4. An output that is an input or an initializer, or is named twice, gets an Identity of its own,
+4. An output that is an input or an initializer, or is named twice, gets a separate Identity,
    so that every output is the result of one node.
 """
 

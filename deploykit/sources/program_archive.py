@@ -3,7 +3,7 @@
 ``torch.export.load`` is not made for files from strangers: it unpickles example inputs and some
 constants with code allowed, loads native libraries that the archive brings along, evaluates the
 expressions of dynamic shapes, and calls whatever function of torch's namespace a node names. A
-program of a network for pictures needs none of this. Here the archive is read as zip and JSON and
+program of a network for images needs none of this. Here the archive is read as zip and JSON and
 refused if it asks for any of it; `weights_only_enforced` closes the rest while torch loads it.
 """
 

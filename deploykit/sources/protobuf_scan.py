@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 _GRAPH, _OPSET_IMPORT = 7, 8
-# onnx.ModelProto: field number > wire type (0 varint, 2 length-delimited).
+# onnx.ModelProto: field number → wire type (0 varint, 2 length-delimited).
 _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
 

@@ -1,6 +1,6 @@
 """The float reference of a torch source: the same source again, run by torch itself.
 
-It is what the ``torch`` runner drives, in a process of its own. No ONNX is involved.
+It is what the ``torch`` runner drives, in a separate process. No ONNX is involved.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_torch_reference(
         load_options: `SourceInfo.load_options`.
 
     Returns:
-        A function from one float32 array for each input (pictures as NCHW), in order, to float32
+        A function from one float32 array for each input (images as NCHW), in order, to float32
         arrays by the names and in the order of the exported graph's outputs. Evaluation mode,
         float32, no gradients.
 

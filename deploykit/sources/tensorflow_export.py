@@ -1,4 +1,4 @@
-"""TensorFlow > ONNX, in a process of its own: ``python -m deploykit.sources.tensorflow_export``.
+"""TensorFlow → ONNX, in a separate process: ``python -m deploykit.sources.tensorflow_export``.
 
 It answers as `deploykit.sources.program_child` asks. TensorFlow's imports,
 memory, threads and messages stay in this process.
@@ -46,7 +46,7 @@ def export_tensorflow(path: Path, options: LoadOptions) -> bytes:
 
 
 def _freeze(program: TensorflowProgram) -> tuple[Any, dict[str, str], dict[str, str]]:
-    """The graph with variables as constants; tensor name > our name of inputs and of outputs."""
+    """The graph with variables as constants; tensor name → our name of inputs and of outputs."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 

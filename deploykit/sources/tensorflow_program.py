@@ -1,6 +1,6 @@
 """A .keras file or a SavedModel, opened by TensorFlow, as a function of NCHW tensors.
 
-TensorFlow holds pictures as NHWC, deploykit's graphs as NCHW. The change of layout is made here and
+TensorFlow holds images as NHWC, deploykit's graphs as NCHW. The change of layout is made here and
 nowhere else: `TensorflowProgram.function` takes and gives NCHW, and begins and ends with the
 transposes that this needs. The exporter traces that function, and the ``tensorflow`` reference runs
 it, so both read the same contract; the passes remove the transposes from the graph
@@ -27,7 +27,7 @@ DEFAULT_SIGNATURE = "serving_default"
 
 _NHWC_FROM_NCHW = (0, 2, 3, 1)
 _NCHW_FROM_NHWC = (0, 3, 1, 2)
-_PICTURE_RANK = 4
+_IMAGE_RANK = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Signature:
     """A source's own function: what it takes, in its own layouts, and gives."""
 
     call: Callable[[Sequence[Any]], Sequence[Any]]
-    inputs: Mapping[str, Any]  # name > object with shape and dtype
+    inputs: Mapping[str, Any]  # name → object with shape and dtype
     outputs: tuple[str, ...]
     owner: object
 
@@ -195,7 +195,7 @@ def _check_dtypes(signature: _Signature, path: Path) -> None:
             raise SourceError(
                 f"input '{name}' of {path} is {dtype}",
                 expected="float32 inputs",
-                advice="export the network without its casts, lookups and decoding of pictures; "
+                advice="export the network without its casts, lookups and decoding of images; "
                 "quantized inputs are an option of the target",
             )
 
@@ -203,7 +203,7 @@ def _check_dtypes(signature: _Signature, path: Path) -> None:
 def _pin_shapes(signature: _Signature, given: tuple[int, ...], path: Path) -> list[tuple[int, ...]]:
     """The static shape of each input, NCHW where it has rank 4."""
     open_shapes = {n: _open_shape(spec) for n, spec in signature.inputs.items()}
-    # A shape on the command line is the picture's: the first input with open dimensions.
+    # A shape on the command line is the image's: the first input with open dimensions.
     first = next(
         (n for n, s in open_shapes.items() if s is None or None in s), next(iter(open_shapes))
     )
@@ -221,7 +221,7 @@ def _open_shape(spec: Any) -> tuple[int | None, ...] | None:
     if shape.rank is None:
         return None
     dims = tuple(shape.as_list())
-    return _moved(dims, _NCHW_FROM_NHWC) if len(dims) == _PICTURE_RANK else dims
+    return _moved(dims, _NCHW_FROM_NHWC) if len(dims) == _IMAGE_RANK else dims
 
 
 def _pin_shape(
@@ -249,7 +249,7 @@ def _pin_shape(
         )
     sizes = [d for d in wanted if d is not None]
     if len(sizes) != len(wanted):
-        usual = (1, 3, 224, 224) if len(shape) == _PICTURE_RANK else (1,) * len(shape)
+        usual = (1, 3, 224, 224) if len(shape) == _IMAGE_RANK else (1,) * len(shape)
         example = [d or u for d, u in zip(shape, usual, strict=True)]
         raise SourceError(
             f"input '{name}' of {path} is {written} as NCHW: dynamic beyond the batch",
@@ -271,7 +271,7 @@ def _with_nchw(call: Callable[[Sequence[Any]], Sequence[Any]]) -> Callable[..., 
     import tensorflow as tf
 
     def moved(value: Any, order: tuple[int, ...]) -> Any:
-        return tf.transpose(value, order) if value.shape.rank == _PICTURE_RANK else value
+        return tf.transpose(value, order) if value.shape.rank == _IMAGE_RANK else value
 
     def run(*values: Any) -> list[Any]:
         results = call([moved(v, _NHWC_FROM_NCHW) for v in values])

@@ -1,4 +1,4 @@
-"""Keras models (.keras) and SavedModel folders: to ONNX by TensorFlow, in a process of its own.
+"""Keras models (.keras) and SavedModel folders: to ONNX by TensorFlow, in a separate process.
 
 What the file would run is looked at before (`deploykit.sources.keras_archive`,
 `deploykit.sources.saved_model_scan`); the graph comes back as an .onnx file and goes through the

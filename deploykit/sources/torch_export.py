@@ -2,7 +2,7 @@
 
 ``torch.export`` captures the module (not strict: the Python code runs once on fake tensors), and
 ``torch.onnx.export`` translates what was captured. Nothing is optimized here: that is the passes'
-work. The decomposition that the exporter runs first is left out where it would change nothing
+work. The decomposition that the exporter runs first is omitted where it would change nothing
 (`torch_translations`).
 """
 

@@ -19,7 +19,7 @@ from deploykit.sources.functional_program import make_functional
 from deploykit.sources.torch_export import capture_program, example_inputs, export_program
 from deploykit.sources.torch_source import flatten_outputs
 from deploykit.sources.torch_translations import needs_no_decomposition
-from deploykit_testing.tiny_networks import INPUT_SHAPE, TinyNet, picture, run_onnx, trained
+from deploykit_testing.tiny_networks import INPUT_SHAPE, TinyNet, image, run_onnx, trained
 
 
 class Calls(nn.Module):
@@ -45,7 +45,7 @@ def _takes_the_direct_way(network: nn.Module, shape: tuple[int, ...] = INPUT_SHA
 
 def _assert_exported_well(network: nn.Module, shape: tuple[int, ...] = INPUT_SHAPE) -> Model:
     model = _exported(network, shape)
-    x = picture(shape)
+    x = image(shape)
     with torch.no_grad():
         expected = network(torch.from_numpy(x.copy()))
     results = run_onnx(model, x)
@@ -256,7 +256,7 @@ def test_several_inputs_and_outputs_are_named_in_order() -> None:
     model = _exported(network, (1, 2), (1, 2))
     assert [s.name for s in model.inputs] == ["input_0", "input_1"]
     assert [s.name for s in model.outputs] == ["output_0", "output_1", "output_2"]
-    a, b = picture((1, 2)), picture((1, 2), seed=2)
+    a, b = image((1, 2)), image((1, 2), seed=2)
     got = run_onnx(model, a, b)
     for name, want in zip(got, (a + b, a - b, b), strict=True):
         np.testing.assert_allclose(got[name], want, rtol=1e-6)
@@ -268,7 +268,7 @@ def test_an_output_that_stands_twice_has_two_names() -> None:
         return y, y
 
     model = _exported(Calls(twice), (1, 2))
-    x = picture((1, 2))
+    x = image((1, 2))
     got = run_onnx(model, x)
     assert list(got) == ["output_0", "output_1"]
     np.testing.assert_array_equal(got["output_0"], got["output_1"])
@@ -285,7 +285,7 @@ def test_weights_called_like_inputs_and_outputs_do_not_clash() -> None:
             return x * self.input + self.output
 
     model = _exported(Named(), (1, 2))
-    x = picture((1, 2))
+    x = image((1, 2))
     np.testing.assert_allclose(run_onnx(model, x)["output"], x * 2 + 3, rtol=1e-6)
 
 

@@ -20,7 +20,7 @@ class TorchSource:
 
     Attributes:
         program: A module in evaluation mode and float32, a ScriptModule, or an exported program.
-        input_shapes: One static shape an input, pictures as NCHW.
+        input_shapes: One static shape an input, images as NCHW.
         arch: The architecture's name, where there is one.
         preprocess: The contract of its image input, where known.
         preprocess_origin: Where the contract comes from.
@@ -68,7 +68,7 @@ def output_names(count: int) -> list[str]:
 def flatten_outputs(result: object) -> list[torch.Tensor]:
     """The tensors that a network returned, in the order of the exported graph's outputs.
 
-    Tuples and lists in order, dicts in the order of insertion, nested; None is left out.
+    Tuples and lists in order, dicts in the order of insertion, nested; None is omitted.
 
     Raises:
         SourceError: something that is neither a tensor nor a container of them.

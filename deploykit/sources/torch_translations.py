@@ -49,7 +49,7 @@ def needs_no_decomposition(program: ExportedProgram) -> bool:
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
-    """ATen overload > function that emits its ONNX form, for ``custom_translation_table``."""
+    """ATen overload → function that emits its ONNX form, for ``custom_translation_table``."""
     import torch
     from onnxscript import opset20 as op
 

@@ -98,7 +98,7 @@ def _read_data(node: ir.Node, folded: QuantizedGraph, policy: Policy) -> Found |
 
 
 def _saturations(graph: ir.Graph, folded: QuantizedGraph) -> dict[ir.Value, tuple[float, float]]:
-    """Value > range, of those whose integers begin at zero behind an op that may end so."""
+    """Value → range, of those whose integers begin at zero behind an op that may end so."""
     found = {}
     for value in (v for node in graph for v in node.outputs):
         params = folded.params.get(value.name or "")
@@ -150,7 +150,7 @@ def _clamp(
 
 
 def _remove_pairs(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
-    """Take out every Q and DQ node that is left; value > the float before it."""
+    """Take out every Q and DQ node that is left; value → the float before it."""
     before: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
         if not (is_quantize(node) or is_dequantize(node)):

@@ -36,7 +36,7 @@ POLICY = Policy(
 
 
 def pairs_of(graph: ir.Model) -> dict[str, QuantParams]:
-    """Value that is quantized > its parameters, constants left out."""
+    """Value that is quantized → its parameters, constants left out."""
     return {
         node.inputs[0].name or "": read_params(node)  # type: ignore[union-attr]
         for node in graph.graph

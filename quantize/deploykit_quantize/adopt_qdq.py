@@ -21,8 +21,8 @@ Its Q and DQ nodes stay as they are; the cases that a policy does not allow are 
 Activations with one scale a channel get one before that: `join_channel_scales`.
 
 uint8 activations need no mending here: a target that computes in int8 moves zero points by 128,
-which is exact. What is not quantized and cannot be by these rules stays float; it is told. A target
-that rounds only what some ops read has rules of its own: `adopt_inputs`.
+which is exact. What is not quantized and cannot be by these rules stays float; it is reported. A
+target that rounds only what some ops read has rules of its own: `adopt_inputs`.
 """
 
 from __future__ import annotations

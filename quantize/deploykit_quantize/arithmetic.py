@@ -48,7 +48,7 @@ def params_from_range(low: float, high: float, rule: TensorRule) -> QuantParams:
         rule: dtype and symmetry; whether it is per channel does not matter here.
 
     Raises:
-        DataError: a bound that is not finite, or low > high.
+        DataError: a bound that is not finite, or low → high.
     """
     if not (math.isfinite(low) and math.isfinite(high)) or low > high:
         raise DataError(
@@ -57,7 +57,7 @@ def params_from_range(low: float, high: float, rule: TensorRule) -> QuantParams:
     low, high = min(low, 0.0), max(high, 0.0)
     info = np.iinfo(rule.dtype)
     if rule.symmetric:
-        # On as many integers on either side of the middle one; -128 is left out.
+        # On as many integers on either side of the middle one; -128 is omitted.
         scale = _usable_scale(max(-low, high) / rule.largest)
         return QuantParams((scale,), (0 if rule.dtype == "int8" else 128,), rule.dtype)
     scale = _usable_scale((high - low) / (int(info.max) - int(info.min)))

@@ -66,7 +66,7 @@ def collect_moments(
         data: The calibration set; it is read once.
 
     Returns:
-        Name of a layer > E[x x^T] over its windows, float32 (groups, n, n).
+        Name of a layer → E[x x^T] over its windows, float32 (groups, n, n).
     """
     sums: dict[str, Array] = {}
     counts = dict.fromkeys((layer.name for layer in layers), 0)

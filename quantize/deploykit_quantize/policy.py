@@ -139,7 +139,7 @@ class Policy:
         same_scale_ops: Ops whose output has the scale and zero point of its (first) input:
             Reshape, MaxPool, Transpose, ...
         joined_scale_ops: Ops all of whose inputs and outputs share one scale: Concat.
-        fixed_outputs: Op type > fixed output scale.
+        fixed_outputs: Op type → fixed output scale.
         rewrites: Passes applied to the fused graph first (on a clone).
         inputs_only: Only what a quantized op reads is integers, its data and its weights; what it
             makes is float, and so is its bias. Between two such ops in a row nothing else happens

@@ -1,4 +1,4 @@
-"""Writing the QDQ graph: fused graph + policy + calibration table > quantized stage.
+"""Writing the QDQ graph: fused graph + policy + calibration table → quantized stage.
 
 Names, for a value ``v``: its producer goes on making ``v``; a QuantizeLinear makes
 ``v_quantized`` of it, a DequantizeLinear makes ``v_dequantized`` of that, and the ops read this. If
@@ -59,7 +59,7 @@ class Placement:
         rounding: How weights become integers.
         moments: What the rounding needs to know of what layers read: name of a layer's output >
             second moments (`deploykit_quantize.layer_inputs`).
-        activations: Value name > the activation that alone reads it, where its range is to be
+        activations: Value name → the activation that alone reads it, where its range is to be
             chosen by what comes out of that.
     """
 

@@ -36,10 +36,10 @@ class ScalePlan:
     """Parameters of everything that is not weights or bias.
 
     Attributes:
-        values: Value > parameters, in the graph's order.
-        requantized: (node, input index) > parameters that the node must read its input in, where
+        values: Value → parameters, in the graph's order.
+        requantized: (node, input index) → parameters that the node must read its input in, where
             those are not the input's own.
-        joined_constants: (node, input index) > parameters of a constant that a joined op reads.
+        joined_constants: (node, input index) → parameters of a constant that a joined op reads.
     """
 
     values: Mapping[ir.Value, QuantParams]
@@ -182,7 +182,7 @@ class _Groups:
                 self.requantized[node, index] = output
 
     def members(self) -> dict[ir.Value, list[ir.Value]]:
-        """Root > members, both in the graph's order."""
+        """Root → members, both in the graph's order."""
         found: dict[ir.Value, list[ir.Value]] = {}
         for value in self.parents:
             found.setdefault(self.root(value), []).append(value)

@@ -68,7 +68,7 @@ def differences(
     """One line for each artefact that is not the same in both.
 
     Args:
-        base: Source > path in the bundle > SHA-256.
+        base: Source → path in the bundle → SHA-256.
         head: The same, of the other commit.
     """
     lines = []

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-#: Targets > precisions: those that have the same ones are written by one command.
+#: Targets → precisions: those that have the same ones are written by one command.
 TARGETS: Mapping[str, tuple[str, ...]] = {
     "tflite,coreml,onnx": ("fp32", "fp16", "w8", "int8"),
     "ncnn": ("fp32", "fp16", "int8"),
@@ -29,12 +29,12 @@ _NOT_HASHED = ("deploykit.json", "golden.npz")
 
 
 def family_sources() -> dict[str, Path]:
-    """Name > checkpoint of every trained family."""
+    """Name → checkpoint of every trained family."""
     return {f"family/{path.stem}": path for path in sorted(ROOT.glob("examples/checkpoints/*.pt"))}
 
 
 def hash_source(source: Path, *, python: Path = Path(sys.executable)) -> dict[str, str]:
-    """Path in the bundle > SHA-256, of all that a source becomes on every target.
+    """Path in the bundle → SHA-256, of all that a source becomes on every target.
 
     Args:
         source: What ``deploykit convert`` takes; it carries its calibration sample.

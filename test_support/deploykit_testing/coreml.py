@@ -126,7 +126,7 @@ class Written:
 
     @property
     def ops(self) -> Counter[str]:
-        """Type of operation > number, constants left out."""
+        """Type of operation → number, constants left out."""
         return Counter(op.type for op in self.steps)
 
     def constant(self, op: ProgramOp, parameter: str) -> np.ndarray | str:

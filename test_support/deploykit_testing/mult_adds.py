@@ -7,7 +7,7 @@ from torch import nn
 
 
 def count_mult_adds(network: nn.Module, side: int) -> int:
-    """Multiplications of convolutions and linear layers on one picture; a meta network will do."""
+    """Multiplications of convolutions and linear layers on one image; a meta network will do."""
     total = 0
 
     def add(module: nn.Module, _: object, output: torch.Tensor) -> None:

@@ -125,7 +125,7 @@ class Written:
 
     @property
     def types(self) -> Counter[str]:
-        """Type of layer > number, inputs left out."""
+        """Type of layer → number, inputs left out."""
         return Counter(layer.type for layer in self.layers if layer.type != "Input")
 
     def layer(self, kind: str) -> Layer:

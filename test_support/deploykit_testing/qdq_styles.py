@@ -30,7 +30,7 @@ class Style:
             ``uint8`` (integers around 128, one scale).
         bias: ``float``, or ``int32`` behind DQ.
         batchnorm: ``folded``; ``behind`` a convolution with nothing between; or ``between`` two
-            pairs, as a layer of its own.
+            pairs, as a separate layer.
         results: Whether every result is rounded, or only what a layer with weights, or an
             addition, reads.
         channels: Whether what a depthwise layer reads has one scale a channel.
@@ -46,7 +46,7 @@ class Style:
     channels: bool = False
 
 
-#: Quantizer > how it writes. PT2E folds batch normalization and keeps float biases. NNCF rounds
+#: Quantizer → how it writes. PT2E folds batch normalization and keeps float biases. NNCF rounds
 #: what a layer reads, a depthwise one's channel by channel, and weights in the graph. AIMET writes
 #: fake-quantized weights, and leaves batch normalization where it is not asked to fold it. ONNX
 #: Runtime writes int32 biases.
@@ -128,7 +128,7 @@ class _Network:
 
     Args:
         style: Where Q and DQ nodes go.
-        values: Value > what it held, (n, 1, C, ...); none to write floats.
+        values: Value → what it held, (n, 1, C, ...); none to write floats.
     """
 
     def __init__(self, style: Style, values: Mapping[str, Array]) -> None:

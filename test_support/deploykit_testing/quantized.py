@@ -171,7 +171,7 @@ def _run_node(graph: QuantizedGraph, node: ir.Node, reals: Mapping[str, Array]) 
 
 
 def describe_nodes(model: ir.Model) -> list[str]:
-    """Each node as ``op(inputs) > outputs``, constants left out, in the graph's order."""
+    """Each node as ``op(inputs) → outputs``, constants left out, in the graph's order."""
     rows = []
     for node in model.graph:
         inputs = [v.name or "" for v in node.inputs if v is not None and v.const_value is None]

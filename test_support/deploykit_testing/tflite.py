@@ -133,7 +133,7 @@ class Written:
 
     @property
     def versions(self) -> dict[str, int]:
-        """Operator name > version."""
+        """Operator name → version."""
         return dict(
             zip(
                 self.ops,
@@ -152,7 +152,7 @@ class Written:
 
     @property
     def tensors(self) -> dict[str, Any]:
-        """Name > tensor."""
+        """Name → tensor."""
         return {t.name.decode(): t for t in self.tree.subgraphs[0].tensors}
 
     def interpreter(self, kernels: str, *, preserve: bool = False) -> Any:

@@ -56,7 +56,7 @@ def trained(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval()
 
 
-def picture(shape: tuple[int, ...] = INPUT_SHAPE, seed: int = 1) -> np.ndarray:
+def image(shape: tuple[int, ...] = INPUT_SHAPE, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 

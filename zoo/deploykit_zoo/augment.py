@@ -1,4 +1,4 @@
-"""Training pictures as one array of bytes, and cheap random changes of a batch of them."""
+"""Training images as one array of bytes, and cheap random changes of a batch of them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def resize_pixels(images: ByteArray, preprocess: Preprocess) -> ByteArray:
         preprocess: The contract.
 
     Returns:
-        uint8 of shape (n, c, height, width). c is 1 for grey pictures, even where the network
+        uint8 of shape (n, c, height, width). c is 1 for grey images, even where the network
         wants three channels.
     """
     color = "GRAY" if images.shape[3] == 1 else preprocess.color
     count = 1 if color == "GRAY" else 3
     unit = replace(preprocess, color=color, mean=(0.0,) * count, std=(1.0,) * count)
     pixels = np.empty((len(images), count, *preprocess.size), np.uint8)
-    for index, picture in enumerate(images):
-        pixels[index] = np.rint(unit.apply(picture) * 255)
+    for index, image in enumerate(images):
+        pixels[index] = np.rint(unit.apply(image) * 255)
     return pixels
 
 
 def normalize_pixels(pixels: ByteArray, preprocess: Preprocess) -> FloatArray:
-    """The last step of a contract; a grey picture is repeated over the network's channels.
+    """The last step of a contract; a grey image is repeated over the network's channels.
 
     Args:
         pixels: uint8 of shape (n, c, height, width), c being 1 or the network's channels.
@@ -54,7 +54,7 @@ def normalize_pixels(pixels: ByteArray, preprocess: Preprocess) -> FloatArray:
 def shift_and_flip(
     pixels: ByteArray, generator: np.random.Generator, shift_px: int, flip: bool
 ) -> ByteArray:
-    """Shift each picture at random, filling with zeros, and mirror half of them.
+    """Shift each image at random, filling with zeros, and mirror half of them.
 
     Args:
         pixels: uint8 of shape (n, c, height, width).

@@ -21,19 +21,19 @@ def test_bytes_and_then_normalize_is_the_contract(contract: Preprocess, channels
 
     pixels = resize_pixels(images, contract)
 
-    expected = np.stack([contract.apply(picture) for picture in images])
+    expected = np.stack([contract.apply(image) for image in images])
     tensors = np.broadcast_to(normalize_pixels(pixels, contract), expected.shape)
     np.testing.assert_allclose(tensors, expected, rtol=0, atol=1e-6)
 
 
-def test_grey_pictures_are_kept_once_but_seen_in_every_channel() -> None:
+def test_grey_images_are_kept_once_but_seen_in_every_channel() -> None:
     pixels = resize_pixels(np.full((2, 28, 28, 1), 255, np.uint8), CONTRACTS[0])
 
     assert pixels.shape == (2, 1, 64, 64)
     assert normalize_pixels(pixels, CONTRACTS[0]).shape == (2, 3, 64, 64)
 
 
-def test_each_picture_is_shifted_with_zeros_and_may_be_mirrored() -> None:
+def test_each_image_is_shifted_with_zeros_and_may_be_mirrored() -> None:
     pixels = np.random.default_rng(0).integers(1, 256, (64, 2, 6, 8), dtype=np.uint8)
 
     changed = shift_and_flip(pixels, np.random.default_rng(1), shift_px=2, flip=True)

@@ -52,7 +52,7 @@ class Checkpoint:
         arch: Where the network's code is: ``timm/NAME`` or ``torchvision/NAME``.
         arch_kwargs: What its constructor is given.
         state_dict: Its tensors, as stored: `half_precision_state` has most of them in float16.
-        preprocess: From a picture to the input tensor.
+        preprocess: From an image to the input tensor.
         labels: Name of each class.
         calibration: uint8 tensor of shape (n, height, width, channels): training images.
         metrics: ``top1`` from 0 to 1 and ``test_images``.

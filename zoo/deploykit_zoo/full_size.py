@@ -3,7 +3,7 @@
 They are for tests and tables: what a file is made of, and whether it computes what its network
 does, needs the real shapes and real BatchNorm statistics, but no training.
 
-Each BatchNorm's statistics are those of what reaches it, gathered over a few pictures, so that the
+Each BatchNorm's statistics are those of what reaches it, gathered over a few images, so that the
 values of every layer have the ranges that quantization meets. Its scale is drawn from 0.5 to 1.5,
 its shift from a normal distribution around 0.5. With shifts around 0 half of all units are off, and
 such a network without training is chaotic: it magnifies a rounding of its weights about 40 times
@@ -27,7 +27,7 @@ from deploykit_zoo.networks import build_network
 if TYPE_CHECKING:
     import torch
 
-#: Name > architecture, as ``--arch`` takes it.
+#: Name → architecture, as ``--arch`` takes it.
 NETWORKS: Mapping[str, str] = {
     "mobilenet_v1": "timm/mobilenetv1_100",
     "mobilenet_v2": "torchvision/mobilenet_v2",
@@ -43,15 +43,15 @@ NETWORKS: Mapping[str, str] = {
 
 PREPROCESS = Preprocess(size=(224, 224))
 
-#: Pictures that statistics are gathered over, and that a conversion calibrates with.
-PICTURES = 16
+#: Images that statistics are gathered over, and that a conversion calibrates with.
+IMAGES = 16
 
 _SIDE, _GRID, _NOISE = 28, 5, 32
 _SEED = 0
 
 
 def full_size_checkpoint(name: str) -> Checkpoint:
-    """A network of `NETWORKS` with weights, statistics and pictures; the same at each call.
+    """A network of `NETWORKS` with weights, statistics and images; the same at each call.
 
     Raises:
         SourceError: no such network.
@@ -62,11 +62,11 @@ def full_size_checkpoint(name: str) -> Checkpoint:
             f"no network of full size is called '{name}'", expected=f"one of {', '.join(NETWORKS)}"
         )
     torch = import_torch()
-    pictures = smooth_pictures(PICTURES)
+    images = smooth_images(IMAGES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         network = build_network(NETWORKS[name], {})
-        tensors = np.stack([PREPROCESS.apply(picture) for picture in pictures])
+        tensors = np.stack([PREPROCESS.apply(image) for image in images])
         gather_statistics(network, torch.from_numpy(tensors))
     return Checkpoint(
         arch=NETWORKS[name],
@@ -74,9 +74,9 @@ def full_size_checkpoint(name: str) -> Checkpoint:
         state_dict=network.state_dict(),
         preprocess=PREPROCESS,
         labels=(),
-        calibration=torch.from_numpy(pictures),
+        calibration=torch.from_numpy(images),
         metrics={},
-        training={"weights": "random", "statistics_pictures": PICTURES, "seed": _SEED},
+        training={"weights": "random", "statistics_images": IMAGES, "seed": _SEED},
     )
 
 
@@ -103,8 +103,8 @@ def gather_statistics(network: torch.nn.Module, tensors: torch.Tensor) -> None:
     network.eval()
 
 
-def smooth_pictures(count: int, seed: int = _SEED) -> npt.NDArray[np.uint8]:
-    """Coloured pictures of a few soft blots with some grain: no plane of one colour in them.
+def smooth_images(count: int, seed: int = _SEED) -> npt.NDArray[np.uint8]:
+    """Coloured images of a few soft blots with some grain: no plane of one colour in them.
 
     Returns:
         uint8 (count, 28, 28, 3).
@@ -112,10 +112,10 @@ def smooth_pictures(count: int, seed: int = _SEED) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     generator = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(count):
         grid = generator.integers(0, 256, (_GRID, _GRID, 3), dtype=np.uint8)
         blots = Image.fromarray(grid).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         grain = generator.integers(-_NOISE, _NOISE + 1, (_SIDE, _SIDE, 3))
-        pictures.append(np.clip(np.asarray(blots, dtype=np.int64) + grain, 0, 255))
-    return np.stack(pictures).astype(np.uint8)
+        images.append(np.clip(np.asarray(blots, dtype=np.int64) + grain, 0, 255))
+    return np.stack(images).astype(np.uint8)

@@ -11,7 +11,7 @@ from deploykit_zoo.full_size import (
     NETWORKS,
     full_size_checkpoint,
     gather_statistics,
-    smooth_pictures,
+    smooth_images,
 )
 from deploykit_zoo.networks import build_network, network_of_checkpoint
 
@@ -73,17 +73,17 @@ def test_every_network_can_be_built(name: str) -> None:
     assert [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
-def test_pictures_are_coloured_and_have_no_plane_of_one_colour() -> None:
-    pictures = smooth_pictures(6)
+def test_images_are_coloured_and_have_no_plane_of_one_colour() -> None:
+    images = smooth_images(6)
 
-    assert pictures.shape == (6, 28, 28, 3)
-    assert pictures.dtype == np.uint8
-    np.testing.assert_array_equal(pictures, smooth_pictures(8)[:6])
-    assert not np.array_equal(pictures, smooth_pictures(6, seed=1))
-    for picture in pictures:
-        _, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
-        assert counts.max() < 0.02 * len(picture) ** 2
-    assert (pictures[..., 0] != pictures[..., 1]).mean() > 0.9
+    assert images.shape == (6, 28, 28, 3)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, smooth_images(8)[:6])
+    assert not np.array_equal(images, smooth_images(6, seed=1))
+    for image in images:
+        _, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+        assert counts.max() < 0.02 * len(image) ** 2
+    assert (images[..., 0] != images[..., 1]).mean() > 0.9
 
 
 def test_a_network_that_there_is_not() -> None:

@@ -15,7 +15,7 @@ def _fashion_mnist(side: int) -> Preprocess:
 
 
 _FASHION_MNIST_64 = _fashion_mnist(64)
-"""Grey pictures scaled up to 64x64: a stride of 32 then leaves 2x2 and not a single pixel."""
+"""Grey images scaled up to 64x64: a stride of 32 then leaves 2x2 and not a single pixel."""
 
 _FASHION_MNIST_40 = _fashion_mnist(40)
 """A stride of 32 brings it to 2x2 (20, 10, 5, 3, 2), at less than half the time of 64x64."""
@@ -29,7 +29,7 @@ class TrainingRecipe:
         family: Name on the command line.
         arch: Whose network it is: ``timm/NAME``, ``torchvision/NAME`` or ``deploykit/NAME``.
         arch_kwargs: What its constructor is given besides ``num_classes``, which the data says.
-        preprocess: From a picture to the input tensor.
+        preprocess: From an image to the input tensor.
         epochs: Passes over the training images.
         half_size_share: Share of the epochs, the first ones, that see the tensors at half their
             height and width: a third of the time, and the rest makes up for it.
@@ -39,7 +39,7 @@ class TrainingRecipe:
         weight_decay: Of weights; never of batch norm or biases.
         label_smoothing: Of the cross entropy.
         shift_px: Largest random shift of a tensor at full size, in pixels either way.
-        flip: Whether half of the pictures are mirrored.
+        flip: Whether half of the images are mirrored.
     """
 
     family: str

@@ -148,7 +148,7 @@ def find_trained(
     """The checkpoint at ``out``, if it is what `train` with these arguments writes.
 
     What it holds is compared: the recipe's settings, seed and epochs, the contract, the classes,
-    the number of test images, and the calibration pictures, which come from the training data.
+    the number of test images, and the calibration images, which come from the training data.
 
     Returns:
         None if there is nothing, nothing that can be read, or something of another training.
@@ -171,7 +171,7 @@ def find_trained(
         and (found.preprocess, found.labels) == (recipe.preprocess, train_data.classes)
         and settings == _settings(plan)
         and found.metrics.get("test_images") == len(test_data)
-        and torch.equal(found.calibration, _calibration_pictures(plan, train_data))
+        and torch.equal(found.calibration, _calibration_images(plan, train_data))
     )
     return found if same else None
 
@@ -180,7 +180,7 @@ def _settings(plan: _Plan) -> dict[str, Any]:
     return {**plan.recipe.hyperparameters, "epochs": plan.epochs, "seed": plan.seed}
 
 
-def _calibration_pictures(plan: _Plan, data: LabelledImages) -> torch.Tensor:
+def _calibration_images(plan: _Plan, data: LabelledImages) -> torch.Tensor:
     import torch
 
     _, in_class = np.unique(data.labels, return_counts=True)
@@ -202,7 +202,7 @@ def _checkpoint(
         state_dict=state,
         preprocess=recipe.preprocess,
         labels=data.classes,
-        calibration=_calibration_pictures(plan, data),
+        calibration=_calibration_images(plan, data),
         metrics={"top1": measured.accuracy, "test_images": measured.total},
         training={"command": command, **_settings(plan)},
     )

@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def make_data(seed: int) -> LabelledImages:
-    """64 noisy pictures of four classes: a bright square in one of the quarters."""
+    """64 noisy images of four classes: a bright square in one of the quarters."""
     generator = np.random.default_rng(seed)
     images = generator.integers(0, 40, (64, 16, 16, 1), dtype=np.uint8)
     labels = np.arange(64) % 4

@@ -55,7 +55,7 @@ def _by_key(ops: tuple[Op, ...]) -> Mapping[tuple[str, str], Op]:
     return MappingProxyType(found)
 
 
-#: (Domain, op type) > its declaration.
+#: (Domain, op type) → its declaration.
 OPS = _by_key((*OUTSIDE, *CANONICAL_OPS))
 
 
@@ -74,7 +74,7 @@ def interval(node: ir.Node, operands: Operands) -> Interval | None:
 
     Args:
         node: A node of a float graph.
-        operands: Index of an input > where it lies; `ANYTHING` where that is not known.
+        operands: Index of an input → where it lies; `ANYTHING` where that is not known.
     """
     op = facts_of(node)
     return None if op is None or op.interval is None else op.interval(node, operands)

@@ -16,7 +16,7 @@ DOMAIN = "deploykit"
 #: Least and greatest value; infinite where nothing is known.
 Interval = tuple[float, float]
 
-#: Index of an input > its interval. Of an input that is left out or not known: `ANYTHING`.
+#: Index of an input → its interval. Of an input that is omitted or not known: `ANYTHING`.
 Operands = Callable[[int], Interval]
 
 #: The interval of every output of a node; None where it does not follow from its inputs'.

@@ -25,7 +25,7 @@ NO_BOUND = 3.0e38
 def clamp_of(node: ir.Node | None) -> Interval | None:
     """What a Relu, or a Clip with constant bounds, clamps to; None for any other node.
 
-    A bound that is left out, or is beyond `NO_BOUND`, is infinite.
+    A bound that is omitted, or is beyond `NO_BOUND`, is infinite.
     """
     if node is None or is_op(node, "Relu"):
         return None if node is None else (0.0, math.inf)
@@ -68,7 +68,7 @@ def averaged(node: ir.Node, operands: Operands) -> Interval:
 
 
 def padded(node: ir.Node, operands: Operands) -> Interval:
-    """The first input and the constant around it, which is zero where it is left out."""
+    """The first input and the constant around it, which is zero where it is omitted."""
     low, high = operands(0)
     fill = operands(2) if input_at(node, 2) is not None else (0.0, 0.0)
     return min(low, fill[0]), max(high, fill[1])

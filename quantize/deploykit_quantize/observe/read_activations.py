@@ -70,7 +70,7 @@ def _silu(x: Array) -> Array:
 
 
 def read_activations(graph: ir.Graph) -> Mapping[str, ReadingActivation]:
-    """Name of each value that nothing but one kind of such activations reads > what reads it."""
+    """Name of each value that nothing but one kind of such activations reads → what reads it."""
     found = {}
     for value in (v for node in graph for v in node.outputs):
         readers = [use.node for use in value.uses()]

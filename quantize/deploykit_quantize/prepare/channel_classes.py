@@ -40,8 +40,8 @@ class ChannelClasses:
     """A union-find over the channels of all values.
 
     Attributes:
-        first: Value > number of its first channel.
-        sizes: Value > number of channels.
+        first: Value → number of its first channel.
+        sizes: Value → number of channels.
         fixed: Numbers of channels that are not scaled.
         bounds: Pairs of a value that a Clip makes and its upper bound.
     """
@@ -58,7 +58,7 @@ class ChannelClasses:
         return np.arange(self.first[value], self.first[value] + self.sizes[value])
 
     def labels(self) -> Array:
-        """Number of a channel > number of its class; 0 is the class of what is not scaled."""
+        """Number of a channel → number of its class; 0 is the class of what is not scaled."""
         return self._parents
 
     def tie(self, a: Array, b: Array) -> None:
@@ -211,7 +211,7 @@ def _tie_moves(
 
 
 def _tie_reshape(classes: ChannelClasses, source: ir.Value, made: ir.Value) -> bool:
-    """A map to a vector, (1, C, H, W) > (1, C H W), or a vector to a map of one pixel."""
+    """A map to a vector, (1, C, H, W) → (1, C H W), or a vector to a map of one pixel."""
     before, after = classes.sizes[source], classes.sizes[made]
     shape = static_shape(made) or ()
     if after % before or any(d != 1 for d in shape[2:]):

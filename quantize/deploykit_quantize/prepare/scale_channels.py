@@ -33,7 +33,7 @@ def scale_channels(model: Model, classes: ChannelClasses, factors: Array) -> Mod
     Args:
         model: A fused stage, of whose graph the classes are.
         classes: Its channel classes.
-        factors: Number of a channel > its factor, positive; alike within a class, 1 for those that
+        factors: Number of a channel → its factor, positive; alike within a class, 1 for those that
             are not scaled.
     """
     clone = model.graph.clone()

@@ -4,7 +4,7 @@ With ``e`` the error of a row and ``H`` positive definite, the rounding wants a 
 Weights are rounded one by one; after each, those not yet rounded move to where the error that is
 made already is least, which has a closed form (Hassibi and Stork 1993, "Optimal Brain Surgeon";
 Frantar et al. 2022, arXiv:2210.17323, whose Cholesky form is used here: with H^-1 = U^T U, U upper
-triangular, rounding weight i by d moves weight j > i by -d U_ij / U_ii). Weights of the largest
+triangular, rounding weight i by d moves weight j → i by -d U_ij / U_ii). Weights of the largest
 H_ii go first. A row that comes out worse than the nearest integers keeps those.
 """
 
