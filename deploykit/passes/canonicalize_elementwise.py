@@ -98,16 +98,16 @@ def canonicalize_variadic(node: ir.Node, editor: GraphEditor, findings: Findings
 def canonicalize_pow(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     """Case 3."""
     value, exponent = node.inputs[0], uniform_constant(node.inputs[1])
+    array = constant_array(node.inputs[1])
+    if array is not None and array.dtype != np.float32:  # runtimes have one dtype of the two
+        wish = f"{node.outputs[0].name}.exponent"
+        set_inputs(node, [value, editor.constant(wish, array.astype(np.float32))])
     if exponent is None:
         return
     if value is None or known_shape(value) != known_shape(node.outputs[0]):
         findings.skipped(node, "the exponent broadcasts the base")
         return
     spelled = {1.0: ("Identity", [value]), 2.0: ("Mul", [value, value]), 0.5: ("Sqrt", [value])}
-    array = constant_array(node.inputs[1])
-    if array is not None and array.dtype != np.float32:  # runtimes have one dtype of the two
-        wish = f"{node.outputs[0].name}.exponent"
-        set_inputs(node, [value, editor.constant(wish, array.astype(np.float32))])
     if exponent in spelled:
         op_type, inputs = spelled[exponent]
         findings.matched(node, f"Pow {exponent:g} > {op_type}")
