@@ -22,6 +22,7 @@ from deploykit.limits import current_limits, elements_of
 from deploykit.tensors import Array
 
 _KINDS = "biufc"  # bool, integers, floats, complex: no objects, texts, times or records
+_TEXTS = "U"  # of one length, so that a header says how much there is
 _MOST_DIMS = 16
 
 
@@ -61,15 +62,20 @@ class NpzFile:
     def names(self) -> Sequence[str]:
         return list(self._members)
 
-    def read(self, name: str) -> Array:
+    def read(self, name: str, *, texts: bool = False) -> Array:
         """One array.
+
+        Args:
+            name: Its name.
+            texts: Whether it may hold texts (``U``) instead of numbers.
 
         Raises:
             ValueError: it is damaged, or no array of plain numbers.
         """
         info = self._members[name]
         with _as_value_error(), self._archive.open(info) as stream:
-            shape, fortran, dtype = _read_header(stream, info.file_size)
+            kinds = _KINDS + _TEXTS if texts else _KINDS
+            shape, fortran, dtype = _read_header(stream, info.file_size, kinds)
             count = elements_of(shape)
             data = stream.read(count * dtype.itemsize)
         if len(data) != count * dtype.itemsize:
@@ -102,7 +108,9 @@ def _as_value_error() -> Iterator[None]:
         raise ValueError(str(error) or "it ends too early") from error
 
 
-def _read_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_header(
+    stream: IO[bytes], size: int, kinds: str = _KINDS
+) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(stream)
         read = {
@@ -115,7 +123,7 @@ def _read_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, n
     except tokenize.TokenError as error:
         raise ValueError("its header ends too early") from error
     whole = all(type(d) is int and d >= 0 for d in shape)
-    if not whole or len(shape) > _MOST_DIMS or dtype.kind not in _KINDS or dtype.subdtype:
+    if not whole or len(shape) > _MOST_DIMS or dtype.kind not in kinds or dtype.subdtype:
         raise ValueError(f"it holds {dtype} of shape {shape}, no array of plain numbers")
     claimed, there = elements_of(shape) * dtype.itemsize, size - _position(stream)
     if claimed != there:

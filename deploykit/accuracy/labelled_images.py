@@ -273,6 +273,6 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             map_npy(path)
             raise DataError(f"{path} has a single array without a name", expected=expected)
         with open_npz(path) as archive:
-            return {name: archive.read(name) for name in archive.names}
+            return {n: archive.read(n, texts=n == "classes") for n in archive.names}
     except _UNREADABLE as error:
         raise DataError(f"{path} cannot be read: {error}", expected=expected) from error
