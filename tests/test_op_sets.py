@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploykit.graph.op_facts import OPS
+from deploykit.graph.op_facts import CANONICAL_OPS
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,8 +15,8 @@ MOST_FILES = 15
 
 
 def op_displays(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Line and op names of every set, tuple, list or dict display with two names of ops or more."""
-    names = {op.op_type for op in OPS.values()}
+    """Line and names of each display (set, tuple, list, dict) of two canonical ops or more."""
+    names = {op.op_type for op in CANONICAL_OPS}
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Set | ast.Tuple | ast.List):
             parts: list[ast.expr | None] = list(node.elts)

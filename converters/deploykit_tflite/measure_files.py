@@ -29,7 +29,7 @@ _WARM_UP_ROUNDS = 3
 def measure_files(
     files: Sequence[bytes], *, rounds: int, threads: int, timeout_s: float
 ) -> MeasuredFiles:
-    """See `deploykit.cost.measure.MeasuringTarget.measure_files`."""
+    """See ``file_measurer`` of `deploykit.target_definition.TargetDefinition`."""
     with tempfile.TemporaryDirectory(prefix="deploykit-measure-") as folder:
         paths = []
         for index, data in enumerate(files):

@@ -154,46 +154,46 @@ def test_a_sample_without_names_has_numbers(tmp_path: Path) -> None:
     assert data.calibration is None
 
 
-IMAGES = np.ones((2, 4, 4, 1), np.uint8)
+NPZ_IMAGES = np.ones((2, 4, 4, 1), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("arrays", "found"),
     [
-        pytest.param({"images": IMAGES}, "without labels", id="no labels"),
+        pytest.param({"images": NPZ_IMAGES}, "without labels", id="no labels"),
         pytest.param({"labels": np.zeros(2, np.int64)}, "without images", id="no images"),
         pytest.param(
-            {"images": IMAGES.astype(np.float32), "labels": np.zeros(2, np.int64)},
+            {"images": NPZ_IMAGES.astype(np.float32), "labels": np.zeros(2, np.int64)},
             "images of dtype float32",
             id="float images",
         ),
         pytest.param(
-            {"images": IMAGES[..., 0], "labels": np.zeros(2, np.int64)},
+            {"images": NPZ_IMAGES[..., 0], "labels": np.zeros(2, np.int64)},
             r"shape \(2, 4, 4\)",
             id="no channels",
         ),
         pytest.param(
-            {"images": IMAGES, "labels": np.zeros(2, np.float32)},
+            {"images": NPZ_IMAGES, "labels": np.zeros(2, np.float32)},
             "labels of dtype float32",
             id="float labels",
         ),
         pytest.param(
-            {"images": IMAGES, "labels": np.zeros(3, np.int64)}, r"shape \(3,\)", id="counts"
+            {"images": NPZ_IMAGES, "labels": np.zeros(3, np.int64)}, r"shape \(3,\)", id="counts"
         ),
         pytest.param(
-            {"images": IMAGES, "labels": np.array([0, -1])}, "from -1 to 0", id="negative"
+            {"images": NPZ_IMAGES, "labels": np.array([0, -1])}, "from -1 to 0", id="negative"
         ),
         pytest.param(
-            {"images": IMAGES, "labels": np.array([0, 2**40])}, "to 1099511627776", id="absurd"
+            {"images": NPZ_IMAGES, "labels": np.array([0, 2**40])}, "to 1099511627776", id="absurd"
         ),
         pytest.param(
-            {"images": IMAGES[:0], "labels": np.zeros(0, np.int64)}, "a single image", id="none"
+            {"images": NPZ_IMAGES[:0], "labels": np.zeros(0, np.int64)}, "a single image", id="none"
         ),
         pytest.param(
             {
-                "images": IMAGES,
+                "images": NPZ_IMAGES,
                 "labels": np.zeros(2, np.int64),
-                "calibration": IMAGES.astype(np.float32),
+                "calibration": NPZ_IMAGES.astype(np.float32),
             },
             "calibration of dtype float32",
             id="float calibration",
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_npz(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_truncated_npz(tmp_path: Path) -> None:
-    path = write_npz(tmp_path / "a.npz", images=IMAGES, labels=np.zeros(2, np.int64))
+    path = write_npz(tmp_path / "a.npz", images=NPZ_IMAGES, labels=np.zeros(2, np.int64))
     path.write_bytes(path.read_bytes()[:-30])
 
     with pytest.raises(DataError, match=r"a\.npz cannot be read"):
@@ -229,12 +229,12 @@ def test_a_pickle_is_not_run(tmp_path: Path) -> None:
         tmp_path / "a.npz", images=np.array([{}], dtype=object), labels=np.zeros(1, np.int64)
     )
 
-    with pytest.raises(DataError, match="allow_pickle"):
+    with pytest.raises(DataError, match="holds object"):
         read_labelled_npz(path)
 
 
 def test_a_single_array_is_no_npz(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", IMAGES)
+    np.save(tmp_path / "a.npy", NPZ_IMAGES)
 
     with pytest.raises(DataError, match="single array"):
         read_labelled_npz(tmp_path / "a.npy")
@@ -262,7 +262,7 @@ def test_a_balanced_draw_of_too_many() -> None:
 
 
 def test_labelled_images_have_a_length() -> None:
-    assert len(LabelledImages(IMAGES, np.zeros(2, np.int64), ("a",))) == 2
+    assert len(LabelledImages(NPZ_IMAGES, np.zeros(2, np.int64), ("a",))) == 2
 
 
 @pytest.mark.parametrize("shape", [(3, 0, 5), (3, 4, 0)])

@@ -14,21 +14,28 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.graph.editing import GraphEditor, set_attributes, set_input
-from deploykit.graph.reading import constant_array, input_at, is_constant, read_int, static_shape
+from deploykit.graph.ops import BINARY_OPS, LINEAR_OPS, POOLS, UNARY_OPS
+from deploykit.graph.reading import (
+    constant_array,
+    input_at,
+    is_constant,
+    is_op,
+    read_int,
+    static_shape,
+)
 from deploykit.passes.base import Findings, Pass, PassResult
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_WINDOWS = frozenset({"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool"})
+_WINDOWS = (LINEAR_OPS - {"Gemm"}) | POOLS | {"LpPool"}
 #: Attributes with a number for each spatial axis → what the new axis has.
 _OF_AXES = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0, "output_shape": 1}
-_POINTWISE = frozenset(
-    {"Relu", "Clip", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu"}
-    | {"Exp", "Sqrt", "Abs", "Neg", "Erf", "Identity", "Dropout", "BatchNormalization"}
-    | {"GlobalAveragePool", "GlobalMaxPool"}
-)
-_TOGETHER = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "PRelu"})
+#: Beside the canonical ones, those of before canonicalization.
+_POINTWISE = UNARY_OPS | {
+    *("Identity", "Dropout", "BatchNormalization", "GlobalAveragePool", "GlobalMaxPool")
+}
+_TOGETHER = (BINARY_OPS - {"Pow"}) | {"Sum"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def _lift(node: ir.Node, lifter: _Lifter, findings: Findings) -> None:
 def _why_not(node: ir.Node) -> str:
     if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         return "its indices are read"
-    if node.op_type in ("Conv", "ConvTranspose") and not is_constant(node.inputs[1]):
+    if is_op(node, "Conv", "ConvTranspose") and not is_constant(node.inputs[1]):
         return "its weights are not constant"
     return ""
 
@@ -112,7 +119,7 @@ def _lift_window(node: ir.Node, lifter: _Lifter) -> None:
     if len(node.outputs) > 1:
         node.resize_outputs(1)
     weights = constant_array(input_at(node, 1))
-    if node.op_type in ("Conv", "ConvTranspose") and weights is not None:
+    if is_op(node, "Conv", "ConvTranspose") and weights is not None:
         out, read, length = weights.shape
         name = f"{node.inputs[1].name}.map"  # type: ignore[union-attr]
         shaped = weights.reshape(out, read, 1, length)

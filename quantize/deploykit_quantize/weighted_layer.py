@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deploykit.graph.ops import WEIGHTED_OPS
-from deploykit.graph.reading import constant_array, is_constant, read_int, read_ints
+from deploykit.graph.reading import constant_array, is_constant, is_op, read_int, read_ints
 from deploykit.tensors import Array, FloatArray, QuantParams
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class WeightedLayer:
     def _is_transposed(self) -> bool:
         if self.node.op_type == "Gemm":
             return not read_int(self.node, "transB", 0)
-        return self.node.op_type in ("MatMul", "ConvTranspose")
+        return is_op(self.node, "MatMul", "ConvTranspose")
 
     def rows(self, weights: Array) -> Array:
         """Anything of the weights' shape as (groups, rows a group, weights a row)."""

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from deploykit.calibration.table import CalibrationTable
+from deploykit.graph.reading import is_op
 from deploykit.model import Model
 from deploykit.passes.base import Findings
 from deploykit.tensors import Array
@@ -63,7 +64,7 @@ class EqualizeLayers:
             layer = weighted_layer(node)
             if layer is None or layer.name not in names or layer.source not in names:
                 continue
-            if node.op_type not in ("Conv", "Gemm"):
+            if not is_op(node, "Conv", "Gemm"):
                 continue
             rows = np.abs(layer.rows(layer.weights))
             channels = labels[classes.channels(names[layer.name])]

@@ -16,7 +16,7 @@ import numpy as np
 
 from deploykit.graph.editing import GraphEditor, set_input
 from deploykit.graph.read_qdq import bias_index
-from deploykit.graph.reading import constant_array, input_at
+from deploykit.graph.reading import constant_array, input_at, is_op
 from deploykit.model import Model
 from deploykit.tensors import Array
 from deploykit_quantize.weighted_layer import WeightedLayer, weighted_layer
@@ -41,7 +41,7 @@ def scale_channels(model: Model, classes: ChannelClasses, factors: Array) -> Mod
     editor = GraphEditor(clone.graph)
     for node in list(clone.graph):
         layer = weighted_layer(node)
-        if layer is None or node.op_type not in ("Conv", "Gemm"):
+        if layer is None or not is_op(node, "Conv", "Gemm"):
             continue
         made, read = by_name.get(layer.name), by_name.get(layer.source)
         if made is None or read is None or ((made == 1).all() and (read == 1).all()):
