@@ -11,7 +11,7 @@ of it. A runtime that crashes or hangs becomes a `RunnerError`, not our crash.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -121,14 +121,17 @@ class Backend(ABC):
     """
 
     @classmethod
-    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> None:
+    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> Callable[[], None]:
         """Called once in the child process, before anything is loaded: it may confine itself.
 
         Args:
             path: The file that will be loaded.
             options: Of the backend.
+
+        Returns:
+            What is called when the process leaves.
         """
-        return
+        return lambda: None
 
     @abstractmethod
     def info(self) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ up in standard error, which the parent keeps.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import io
 import os
@@ -15,7 +16,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +26,7 @@ from deploykit.runners.cpu import describe_cpu
 from deploykit.runners.protocol import read_message, write_message
 from deploykit.tensors import Array
 
+_AT_LEAVING: list[Callable[[], None]] = []
 Request = tuple[dict[str, Any], dict[str, Array]]
 
 
@@ -81,7 +83,7 @@ def _prepare(where: str, path: str, options: Mapping[str, Any]) -> None:
     module, _, name = where.partition(":")
     prepare = getattr(getattr(import_module(module), name), "prepare_process", None)
     if prepare is not None:
-        prepare(path, options)
+        _AT_LEAVING.append(prepare(path, options))
 
 
 def _run(backend: Backend | None, request: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -125,6 +127,10 @@ def _read_requests(stream: io.FileIO, waiting: queue.SimpleQueue[Request]) -> No
 
 
 def _leave(code: int) -> None:
+    # From the thread that reads, which was there before the process was confined.
+    for clean_up in _AT_LEAVING:
+        with contextlib.suppress(Exception):
+            clean_up()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

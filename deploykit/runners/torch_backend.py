@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,11 @@ class TorchBackend(Backend):
     """
 
     @classmethod
-    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> None:
+    def prepare_process(cls, path: str, options: Mapping[str, Any]) -> Callable[[], None]:
         """A program from a file runs behind closed doors; see `deploykit.confine`."""
         from deploykit.sources.program_child import confine_for_program
 
-        confine_for_program(path, dict(options.get("load_options", {})))
+        return confine_for_program(path, dict(options.get("load_options", {})))
 
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         """Load the source.

@@ -7,6 +7,7 @@ Where the user trusts the file's code, the child is not confined.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -138,12 +139,15 @@ def answer(arguments: Sequence[str], export: Callable[[Path, LoadOptions], bytes
     return 0
 
 
-def confine_for_program(path: str, load_options: Mapping[str, Any]) -> None:
+def confine_for_program(path: str, load_options: Mapping[str, Any]) -> Callable[[], None]:
     """Confine this process, if it is to load a program whose code the user does not trust.
 
     Args:
         path: The source; empty for a module in memory.
         load_options: `LoadOptions.to_dict`.
+
+    Returns:
+        What removes its scratch folder, when the process leaves.
     """
     from deploykit.sources.detect import SourceKind, detect_kind
 
@@ -151,5 +155,9 @@ def confine_for_program(path: str, load_options: Mapping[str, Any]) -> None:
         *(SourceKind.EXPORTED_PROGRAM, SourceKind.TORCHSCRIPT),
         *(SourceKind.KERAS, SourceKind.SAVED_MODEL),
     )
+    stack = contextlib.ExitStack()
     if path and not load_options.get("trust_code") and detect_kind(path) in programs:
-        confine_process(None, current_limits().program_bytes)
+        folder = stack.enter_context(scratch_folder())
+        tempfile.tempdir = str(folder)  # TensorFlow does not start without one
+        confine_process(folder, current_limits().program_bytes)
+    return stack.close
