@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +263,15 @@ def test_no_descriptors_threads_or_processes_are_left_behind() -> None:
     assert held() == before
 
 
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """hypothesis listens to it, and an interrupt inside of its callback is swallowed."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_garbage_collection")
 def test_ctrl_c_in_the_parent_ends_the_child() -> None:
     with open_fake(on_run="hang") as runner:
         pid = runner.info.details["pid"]
