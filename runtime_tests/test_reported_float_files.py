@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
-from runtime_tests.reported_files import model_of
 
 import deploykit
 from deploykit.errors import UnsupportedModelError
@@ -27,6 +26,7 @@ from deploykit.passes.pipeline import advance
 from deploykit.runners.registry import available_runners
 from deploykit.sources.options import LoadOptions
 from deploykit.target import ArtifactRequest, find_target
+from deploykit_testing.reported_files import model_of
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("coremltools")

@@ -170,7 +170,7 @@ def test_writing_alone_needs_a_package_only_if_the_writer_does(
     monkeypatch.setitem(sys.modules, package, None)
     words = ["convert", tiny_onnx, "--to", target, "--fp32", "--out", tmp_path / "b"]
     code = main([*map(str, words), "--no-verify", "--quiet"])
-    assert code == (2 if needed else 0)
+    assert code == (2 if needed else 0), capsys.readouterr().err
     if needed:
         assert f"pip install 'deploykit[{target}]'" in capsys.readouterr().err
 

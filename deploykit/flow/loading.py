@@ -6,7 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from deploykit.errors import RunnerError, RunnerTimeoutError, UnsupportedModelError
+from deploykit.errors import (
+    MissingDependencyError,
+    RunnerError,
+    RunnerTimeoutError,
+    UnsupportedModelError,
+)
 from deploykit.flow.make import BuiltArtifact
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
@@ -75,6 +80,8 @@ def _why_not_loaded(
             try:
                 with open_with(spec):
                     return ""
+            except MissingDependencyError:
+                continue  # writing alone needs no runtime
             except RunnerTimeoutError:
                 return ""  # it may be slow here; that says nothing of the file
             except RunnerError as error:
