@@ -85,8 +85,8 @@ def _failures(bundle: Bundle) -> Iterator[str]:
     """The verdicts of the conversion that failed, in words."""
     for artifact in bundle.artifacts:
         for verdict in artifact.verdicts:
-            if verdict.passed:
-                continue
+            if verdict.passed or verdict.runner_exit is not None:
+                continue  # a runtime that died on that machine said nothing of the file
             why = verdict.error.partition("\n")[0] or ", ".join(
                 dict.fromkeys(check.metric for check in verdict.checks if not check.passed)
             )
