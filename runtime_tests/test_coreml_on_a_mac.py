@@ -76,7 +76,9 @@ def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_apples_runtime_verifies_the_bundle_from_its_golden_vectors(bundle: Path) -> None:
     report = verify(bundle, runners=["coreml"], limits=["int8.max_error_lsb=8"])
     assert [v.precision for v in report.verdicts] == ["fp32", "fp16", "int8"]
-    assert report.passed, report
+    assert report.passed, [
+        (v.precision, c) for v in report.verdicts for c in v.checks if not c.passed
+    ]
     for verdict in report.verdicts:
         assert verdict.runner is not None
         assert (verdict.runner.runtime, verdict.runner.version) == ("Core ML", "15.1")

@@ -126,6 +126,7 @@ def scales_of_file(path: Path) -> dict[bytes, Scales]:
 def convert(source: Path, floats: Floats, out: Path) -> Path:
     arguments = ["convert", str(source), "--to", "ncnn", "--int8", "--out", str(out)]
     arguments += ["--calibrate", str(floats.tensors), "--samples", "4", "--runner", "ncnn"]
+    arguments += ["--option", "ncnn.depthwise=int8"]  # all scales are in the file
     assert main([*arguments, "--quiet"]) == 0
     (artifact,) = read_bundle(out).artifacts
     (verdict,) = artifact.verdicts

@@ -42,7 +42,7 @@ def test_a_quantized_pool_runs_in_integers() -> None:
         y = AveragePool <kernel_shape = [2, 2], strides = [2, 2], dilations = [1, 1],
             pads = [0, 0, 0, 0], ceil_mode = 0> (c) }"""
     model = fused(text)
-    # Without it products of u8 and s8 saturate on a CPU that has no VNNI.
+    # Without it integer sums saturate on an x86 CPU that has no VNNI.
     options = {"reduce_range": "yes"}
     policy = TARGET.policy(Precision.INT8, options)
     assert policy is not None

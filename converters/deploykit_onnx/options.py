@@ -29,7 +29,7 @@ OPTIONS = (
         "reduce_range",
         ("no", "yes"),
         "no",
-        "weights of 7 bits: products with uint8 cannot saturate on CPUs without VNNI",
+        "weights of 7 bits: integer sums cannot saturate on x86 CPUs without VNNI",
         precisions=_INT8,
     ),
     TargetOption(

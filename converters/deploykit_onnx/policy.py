@@ -20,6 +20,8 @@ from deploykit_onnx.omit_pool_dilations import OmitPoolDilations
 from deploykit_onnx.options import WriteOptions
 from deploykit_onnx.rewrite_global_means import RewriteGlobalMeans
 from deploykit_onnx.rewrite_hard_gates import RewriteHardGates
+from deploykit_onnx.separate_zero_points import SeparateZeroPoints
+from deploykit_onnx.store_integer_weights import StoreIntegerWeights
 from deploykit_quantize.policy import EIGHT_BITS, SEVEN_BITS, Policy, Recipe, TensorRule
 
 #: The op moves or compares integers: output and input have one scale.
@@ -52,7 +54,13 @@ INLINING: tuple[Pass, ...] = (
 )
 
 #: Before a file is written.
-WRITING: tuple[Pass, ...] = (*INLINING, OmitPoolDilations())
+WRITING: tuple[Pass, ...] = (
+    *INLINING,
+    OmitPoolDilations(),
+    StoreIntegerWeights(),
+    SeparateZeroPoints(),
+    RemoveUnused(),
+)
 
 #: Before the ranges of values are chosen.
 INTEGER_REWRITES: tuple[Pass, ...] = (*INLINING, RewriteHardGates(), RewriteGlobalMeans())

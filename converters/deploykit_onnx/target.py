@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from deploykit.errors import ContractError, NoIntegerLayersError
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
+from deploykit.runners.onnxruntime_backend import EXACT_INTEGERS
 from deploykit.target import Artifact, ArtifactRequest
 from deploykit.tensors import QuantParams, TensorSpec
 from deploykit_onnx.definition import NAME
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
 
 _ORT = ".ort"
 _SATURATION = (
-    "onnx int8 with uint8 activations: on x86 CPUs without VNNI, the products of uint8 and int8 "
-    "are added in pairs in 16 bits, which can saturate at weights beyond 64 steps; "
-    "--option onnx.activations=int8 or onnx.reduce_range=yes cannot saturate"
+    "onnx int8: on x86 CPUs without VNNI, ONNX Runtime adds products of 8-bit integers in pairs in "
+    "16 bits, which can saturate at weights beyond 64 steps; there an app sets the session option "
+    f"{EXACT_INTEGERS}=1 (as the runners here do), or convert with --option onnx.reduce_range=yes; "
+    "ARM CPUs need neither"
 )
 #: Two products of it with 255 fit into 16 bits.
 _SAFE_WEIGHT = 64
+_EIGHT_BITS = ("int8", "uint8")
 
 
 def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
@@ -150,13 +153,13 @@ def _check_stage(model: Model, precision: Precision) -> None:
 
 
 def _may_saturate(graph: ir.Model, specs: Mapping[str, TensorSpec]) -> bool:
-    """Whether uint8 activations meet int8 weights that are large enough."""
+    """Whether 8-bit activations (int8 ones are shifted to uint8 there) meet large int8 weights."""
     import numpy as np
 
     from deploykit.graph.read_qdq import is_dequantize
     from deploykit.graph.reading import constant_array
 
-    if not any(s.quantization and s.quantization.dtype == "uint8" for s in specs.values()):
+    if not any(s.quantization and s.quantization.dtype in _EIGHT_BITS for s in specs.values()):
         return False
     weights = [constant_array(node.inputs[0]) for node in graph.graph if is_dequantize(node)]
     return any(
