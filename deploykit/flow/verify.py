@@ -17,6 +17,7 @@ from deploykit.parity.local_errors import measure_local_errors
 from deploykit.parity.samples import first_samples
 from deploykit.runners.registry import find_runner
 from deploykit.target import find_target
+from deploykit.tensors import FloatArray
 from deploykit.verdict import LayerRow, Report, RunnerExit, Verdict
 
 
@@ -157,6 +158,7 @@ class _Settings:
             recorded,
             layers,
             golden.sensitivity if floats else {},
+            _proven(golden, artifact),
         )
         verdict = verify_run(
             run,
@@ -197,6 +199,18 @@ def _was_made_by(run: ArtifactRun, artifact: BundleArtifact) -> bool:
         then is not None
         and now is not None
         and (then.runtime, then.version, then.cpu) == (now.runtime, now.version, now.cpu)
+    )
+
+
+def _proven(golden: Golden, artifact: BundleArtifact) -> tuple[Mapping[str, FloatArray], ...]:
+    """What the runners gave that found every layer right when the bundle was made."""
+    runs = golden.runs.get(artifact.path, {})
+    return tuple(
+        runs[verdict.runner_name]
+        for verdict in artifact.verdicts
+        if verdict.passed
+        and verdict.runner_name in runs
+        and any(check.metric == "layer_error_lsb" for check in verdict.checks)
     )
 
 

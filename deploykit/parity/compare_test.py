@@ -37,6 +37,7 @@ def verified(precision: str = "fp32", outputs: Any = FLOAT, **settings: Any) -> 
         settings.pop("reference_outputs", expected),
         settings.pop("recorded", None),
         settings.pop("layers", ()),
+        proven=settings.pop("proven", ()),
     )
     ways = {k: settings.pop(k) for k in ("limits", "output_steps") if k in settings}
     run = run_artifact(
@@ -239,6 +240,14 @@ def test_a_run_is_held_against_its_record() -> None:
     verdict = verified("int8", INT8, steps=0, recorded=elsewhere)
     assert not verdict.passed
     assert check_of(verdict, Question.CONVERSION, "repeat_error_lsb").measured == 3.0
+
+
+def test_outputs_alone_are_held_against_what_right_layers_gave_elsewhere() -> None:
+    """A runtime whose arithmetic costs accuracy, as another's did that had every layer right."""
+    another = {"y": model_of(X) - np.float32(0.125 * 3)}
+    assert not verified("int8", INT8, steps=3).passed
+    assert verified("int8", INT8, steps=3, proven=(another,)).passed
+    assert not verified("int8", INT8, steps=6, proven=(another,)).passed
 
 
 def test_layers_without_steps_are_verified_over_their_range() -> None:

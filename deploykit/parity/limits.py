@@ -56,7 +56,8 @@ class PrecisionLimits:
         max_error_lsb: Conversion: at most, in steps of an output that is computed in integers,
             end to end; where the runtime gives outputs only.
         snr_loss_db: Conversion: where the runtime gives outputs only, by how much their SNR to the
-            float reference may be below the stage's.
+            float reference may be below the stage's, or below that of a runner on which the same
+            file was right layer by layer.
         top1_loss: Likewise, of top-1 agreement, 0..1; one sample is always allowed.
         output_error_lsb: The same, where layers are verified too.
         layer_error_lsb: Conversion: at most, in steps of any layer's result, given the artefact's
