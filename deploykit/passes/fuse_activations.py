@@ -5,7 +5,7 @@ constants must be the stated ones within a relative tolerance of `TOLERANCE`.
 
 1. ``max(x, 0)`` → Relu.
 2. ``min(max(x, a), b)``, ``max(min(x, b), a)``, and the same with Relu or Clip inside → Clip(a, b)
-   for a <= b; ``min(relu(x), 6)`` is ReLU6 = Clip(0, 6).
+   for a < b; ``min(relu(x), 6)`` is ReLU6 = Clip(0, 6).
 3. ``relu6(x + 3) / 6`` and ``clip(x / 6 + 1/2, 0, 1)`` → HardSigmoid(1/6, 1/2).
 4. ``x hardsigmoid(x)`` and ``x relu6(x + 3) / 6``, the three factors in any order → HardSwish
    (Howard et al. 2019, MobileNetV3).
@@ -129,8 +129,8 @@ def _fuse_bound(node: ir.Node, editor: GraphEditor, findings: Findings) -> None:
     if not reason and not (math.isfinite(low) and math.isfinite(high)):
         reason = "two bounds on the same side"
     # max(min(x, b), a) with a → b is the constant a, min(max(x, a), b) is b: no Clip.
-    if not reason and low > high:
-        reason = f"the lower bound {low:g} is above the upper bound {high:g}"
+    if not reason and low >= high:
+        reason = f"the lower bound {low:g} is not below the upper bound {high:g}"
     if reason:
         findings.skipped(node, reason)
         return
