@@ -58,7 +58,8 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> Floats:
     fused.save(folder / "ghostnet.onnx")
     data = sample_as_data(fused, 16)
     assert data is not None
-    np.save(folder / "tensors.npy", np.concatenate(list(data.batches(1))))
+    name = fused.inputs[0].name
+    np.save(folder / "tensors.npy", np.stack([data.read(i)[name] for i in range(data.count)]))
     return Floats(folder / "ghostnet.onnx", folder / "tensors.npy")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ import deploykit
 from deploykit.flow.convert import ConversionResult, convert
 from deploykit.flow.plan import ConvertRequest
 from deploykit_testing.reported_files import (
+    batch_of_two,
     channel_norm,
+    crossed_clip,
     dead_channel,
     gated_division,
     smooth,
@@ -33,17 +35,18 @@ def converted(
     *,
     targets: Sequence[str] = ALL,
     precisions: Sequence[str] = ("int8",),
-    data: np.ndarray | None = None,
+    data: np.ndarray | Iterable[Mapping[str, np.ndarray]] | None = None,
     allow_suspicious: bool = False,
 ) -> ConversionResult:
     onnx.save(model, folder / "net.onnx")
-    if data is not None:
+    if isinstance(data, np.ndarray):
         np.save(folder / "data.npy", data)
+        data = folder / "data.npy"
     request = ConvertRequest(
         targets=tuple(targets),
         precisions=tuple(precisions),
         out=folder / "bundle",
-        calibration=None if data is None else folder / "data.npy",
+        calibration=data,
         samples=8,
         allow_suspicious=allow_suspicious,
     )
@@ -98,3 +101,34 @@ def test_a_model_of_two_inputs_keeps_its_float_files(tmp_path: Path) -> None:
     (refusal,) = result.report.skipped
     assert (refusal.target, refusal.precision, refusal.refused) == ("onnx", "int8", True)
     assert "2 inputs" in refusal.reason
+    assert "'a', 'b'" in refusal.reason
+
+
+def test_a_model_of_two_inputs_is_calibrated_and_verified(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    arrays = {"a": smooth(rng, 36, 3, 8, 8), "b": smooth(rng, 36, 4, 8, 8)}
+    samples = ({name: array[i] for name, array in arrays.items()} for i in range(36))
+    result = converted(two_inputs(), tmp_path, targets=("tflite", "coreml", "ncnn"), data=samples)
+    assert result.report.passed, result.report
+    assert len(result.bundle.artifacts) == 3
+    found = {k: v for k, v in figures(result, "snr_db").items() if "optimized" not in k}
+    assert min(found.values()) > 28.0
+    assert deploykit.verify(result.folder).passed
+    with np.load(result.folder / "golden.npz") as golden:  # samples that calibrated nothing
+        assert any(np.array_equal(golden["input/b"][0], sample) for sample in arrays["b"])
+
+
+def test_a_model_of_a_fixed_batch_is_calibrated_in_its_batches(tmp_path: Path) -> None:
+    data = smooth(np.random.default_rng(4), 33, 3, 10, 10)  # the last batch is half full
+    result = converted(batch_of_two(), tmp_path, targets=("tflite",), data=data)
+    assert result.report.passed, result.report
+    assert result.bundle.artifacts[0].inputs[0].shape == (2, 10, 10, 3)
+    assert min(figures(result, "snr_db").values()) > 28.0
+
+
+def test_a_clip_whose_bounds_are_crossed_is_a_constant_in_integers(tmp_path: Path) -> None:
+    data = smooth(np.random.default_rng(5), 16, 3, 10, 10)
+    result = converted(crossed_clip(), tmp_path, targets=("coreml", "ncnn"), data=data)
+    assert result.report.passed, result.report
+    assert len(result.bundle.artifacts) == 2
+    assert min(figures(result, "snr_db").values()) > 30.0

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class DataObserver:
         self._digest.update(raw)
         self._seen[hashlib.sha256(raw).digest()] += 1
         self._low, self._high = min(self._low, low), max(self._high, high)
-        self._blank += low == high
+        self._blank += sample.ndim == 3 and low == high
         channels = sample.reshape(sample.shape[0] if sample.ndim == 3 else 1, -1)
         moments = np.stack(
             [channels.sum(axis=1, dtype=np.float64), (channels.astype(np.float64) ** 2).sum(axis=1)]
@@ -144,16 +145,95 @@ class DataObserver:
             self._variance += float(((one**2).sum() + (other**2).sum()) / 2)
 
 
+@dataclass
+class SetObserver:
+    """Gathers what each input of a network is given, sample by sample."""
+
+    _inputs: dict[str, DataObserver] = field(default_factory=dict)
+    _seen: Counter[bytes] = field(default_factory=Counter)
+
+    @property
+    def seen(self) -> int:
+        """How many samples were taken in."""
+        return sum(self._seen.values())
+
+    def add(self, sample: Mapping[str, FloatArray]) -> None:
+        """Take in one sample: input name → its array.
+
+        Raises:
+            DataError: it holds NaN or infinity.
+        """
+        for name, array in sample.items():
+            self._inputs.setdefault(name, DataObserver()).add(array)
+        digest = hashlib.sha256()
+        for _, array in sorted(sample.items()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        self._seen[digest.digest()] += 1
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the samples: of one input as `DataObserver` says, of several over theirs."""
+        prints = [f"{name} {one.fingerprint()}" for name, one in sorted(self._inputs.items())]
+        if len(prints) == 1:
+            return prints[0].rpartition(" ")[2]
+        return hashlib.sha256("\n".join(prints).encode()).hexdigest()
+
+    def check(
+        self, contracts: Mapping[str, Preprocess], *, allow_suspicious: bool = False
+    ) -> tuple[str, ...]:
+        """`check_data` of each input; the warnings.
+
+        One of several inputs may hold one value throughout (the size of an image, a threshold):
+        that is a warning, unless all of them do.
+
+        Args:
+            contracts: Input name → its preprocessing contract, of those that are images.
+            allow_suspicious: As in `check_data`.
+
+        Raises:
+            DataError: as `check_data` says.
+        """
+        if not self._inputs:
+            raise DataError("the calibration set is empty", expected="at least one sample")
+        statistics = {name: one.result() for name, one in self._inputs.items()}
+        if len(statistics) == 1:
+            ((name, found),) = statistics.items()
+            return check_data(found, contracts.get(name), allow_suspicious=allow_suspicious)
+        warnings: list[str] = []
+        varies = {name for name, found in statistics.items() if _varies(found)}
+        for name, found in statistics.items():
+            if varies and name not in varies:
+                warnings.append(f"input '{name}' holds the same in every calibration sample")
+                continue
+            told = check_data(
+                replace(found, distinct=len(self._seen)),
+                contracts.get(name),
+                allow_suspicious=allow_suspicious,
+                origin=f" for input '{name}'",
+            )
+            warnings += told
+        return tuple(dict.fromkeys(warnings))
+
+
+def _varies(statistics: DataStatistics) -> bool:
+    several = statistics.samples == 1 or statistics.distinct > 1
+    return several and statistics.minimum != statistics.maximum
+
+
 def check_data(
-    statistics: DataStatistics, preprocess: Preprocess | None, *, allow_suspicious: bool = False
+    statistics: DataStatistics,
+    preprocess: Preprocess | None,
+    *,
+    allow_suspicious: bool = False,
+    origin: str = "",
 ) -> tuple[str, ...]:
     """Refuse a set that cannot be right, and say what is odd about others.
 
     Args:
-        statistics: Of the whole set.
+        statistics: Of the whole set, for one input.
         preprocess: The contract of the input, if it is an image.
         allow_suspicious: Warn of noise and of values outside of the contract's range instead of
             refusing them.
+        origin: Of which of several inputs, in words that follow "the calibration set".
 
     Returns:
         Warnings, in words.
@@ -163,28 +243,28 @@ def check_data(
     """
     if statistics.minimum == statistics.maximum:
         raise DataError(
-            f"every element of the calibration set is {statistics.minimum:.6g}",
+            f"every element of the calibration set{origin} is {statistics.minimum:.6g}",
             expected="real inputs of the network",
         )
     if statistics.blank == statistics.samples:
         raise DataError(
-            "every sample of the calibration set is blank (all of its elements are equal)",
+            f"every sample of the calibration set{origin} is blank (all of its elements are equal)",
             expected="real inputs of the network",
         )
     if statistics.samples > 1 and statistics.distinct == 1:
         raise DataError(
-            f"all {statistics.samples} samples of the calibration set are the same",
+            f"all {statistics.samples} samples of the calibration set{origin} are the same",
             expected="different inputs, as the network meets them",
         )
-    suspicions = _find_suspicions(statistics, preprocess)
+    suspicions = _find_suspicions(statistics, preprocess, origin)
     if suspicions and not allow_suspicious:
         first = suspicions[0]
         raise DataError(first[0], expected=first[1], advice=first[2])
-    return (*(found for found, _, _ in suspicions), *_find_oddities(statistics, preprocess))
+    return (*(found for found, _, _ in suspicions), *_find_oddities(statistics, preprocess, origin))
 
 
 def _find_suspicions(
-    statistics: DataStatistics, preprocess: Preprocess | None
+    statistics: DataStatistics, preprocess: Preprocess | None, origin: str
 ) -> list[tuple[str, str, str]]:
     """(found, expected, advice) of what is refused unless it is insisted upon."""
     suspicions = []
@@ -195,7 +275,7 @@ def _find_suspicions(
         if excess > 0.5 * (high - low):
             suspicions.append(
                 (
-                    f"the calibration set reaches from {reach}",
+                    f"the calibration set{origin} reaches from {reach}",
                     f"{low:.4g} to {high:.4g}, which the preprocessing contract gives for images",
                     "give uint8 images, which go through the contract, or normalise the arrays",
                 )
@@ -204,7 +284,7 @@ def _find_suspicions(
     if r is not None and abs(r) < NOISE_CORRELATION:
         suspicions.append(
             (
-                f"the calibration set is white noise: neighbouring pixels correlate by {r:.3f}",
+                f"the calibration set{origin} is white noise: neighbours correlate by {r:.3f}",
                 "real images, whose neighbouring pixels are alike (typically above 0.8)",
                 "give images that the network was made for; scales from noise ruin it",
             )
@@ -212,7 +292,9 @@ def _find_suspicions(
     return suspicions
 
 
-def _find_oddities(statistics: DataStatistics, preprocess: Preprocess | None) -> list[str]:
+def _find_oddities(
+    statistics: DataStatistics, preprocess: Preprocess | None, origin: str
+) -> list[str]:
     """What is only warned of."""
     warnings = []
     if statistics.samples < FEW_SAMPLES:
@@ -226,14 +308,14 @@ def _find_oddities(statistics: DataStatistics, preprocess: Preprocess | None) ->
             "samples are duplicates"
         )
     if statistics.blank:
-        warnings.append(f"{statistics.blank} calibration sample(s) are blank")
+        warnings.append(f"{statistics.blank} calibration sample(s){origin} are blank")
     if preprocess is None:
         return warnings
     low, high = preprocess.tensor_range
     excess = max(low - statistics.minimum, statistics.maximum - high)
     if 0.01 * (high - low) < excess <= 0.5 * (high - low):
         warnings.append(
-            f"the calibration set reaches from {statistics.minimum:.4g} to "
+            f"the calibration set{origin} reaches from {statistics.minimum:.4g} to "
             f"{statistics.maximum:.4g}, images under the contract from {low:.4g} to {high:.4g}"
         )
     if len(preprocess.mean) == len(statistics.channel_means):

@@ -1,18 +1,17 @@
 """Running a fused model over a calibration set and filling the table.
 
 Every value of the graph is an output of one ONNX Runtime session, on one thread, and all samples
-go through it once, one at a time (batch sizes are baked into exported graphs: into the shapes of
-Reshape nodes, for one). Statistics take fixed memory: `deploykit.calibration.histogram`.
+go through it once, in the model's own batch size (which is baked into exported graphs: into the
+shapes of Reshape nodes, for one). Statistics take fixed memory: `deploykit.calibration.histogram`.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from deploykit.calibration.check import DataObserver, check_data
+from deploykit.calibration.check import SetObserver
 from deploykit.calibration.data import CalibrationData
 from deploykit.calibration.histogram import RunningStatistics
 from deploykit.calibration.table import CalibrationTable
@@ -20,7 +19,8 @@ from deploykit.errors import DataError
 from deploykit.graph.read_qdq import is_float
 from deploykit.graph.reading import is_constant
 from deploykit.model import Model
-from deploykit.tensors import FloatArray
+from deploykit.preprocess import Preprocess
+from deploykit.tensors import FloatArray, TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 def collect_statistics(
     model: Model,
     data: CalibrationData,
-    batch_size: int = 8,
     *,
     allow_suspicious: bool = False,
 ) -> CalibrationTable:
@@ -40,58 +39,67 @@ def collect_statistics(
     is enough.
 
     Args:
-        model: The fused stage, with one input.
+        model: The fused stage.
         data: The calibration set; it is read once, as a stream.
-        batch_size: How many samples are prepared at a time.
         allow_suspicious: Warn of a set that looks like noise instead of refusing it.
 
     Raises:
         DataError: a set that cannot be right (`deploykit.calibration.check`), a sample that does
             not fit the input, or a value that is NaN or infinite.
     """
-    if len(model.inputs) != 1:
-        raise DataError(
-            f"model '{model.name}' has {len(model.inputs)} inputs", expected="one, to calibrate it"
-        )
-    (model_input,) = model.inputs
-    observer = DataObserver()
+    observer = SetObserver()
     statistics: dict[str, RunningStatistics] = {}
     session, names, fingerprint = _open_session(model)
-    waiting: list[FloatArray] = []
-    for batch in data.batches(batch_size):
-        for sample in batch:
-            if sample.shape != model_input.shape[1:]:
+    given = [spec.name for spec in model.inputs]
+    for feed in _observed(data, model.inputs, observer).batches(model.inputs[0].batch):
+        # The list is emptied as it is read: the next run must not find all of it in memory.
+        values = [*session.run(names, feed)[::-1], *(feed[name] for name in reversed(given))]
+        for name in (*given, *names):
+            value = values.pop()
+            if not statistics.setdefault(name, RunningStatistics()).add(value):
                 raise DataError(
-                    f"a calibration sample of shape {sample.shape}",
-                    expected=f"{model_input.shape[1:]}, as the input '{model_input.name}'",
+                    f"value '{name}' of model '{model.name}' is NaN or infinite for a "
+                    "calibration sample",
+                    expected="finite activations",
+                    advice="look for NaN in the checkpoint, or for overflow before this value",
                 )
-            observer.add(sample)
-            waiting.append(sample)
-            if len(waiting) < model_input.shape[0] and observer.seen < data.count:
-                continue
-            # A model of a fixed batch: the last sample is repeated to fill the last one.
-            waiting += [sample] * (model_input.shape[0] - len(waiting))
-            feed = np.stack(waiting)
-            waiting.clear()
-            # The list is emptied as it is read: the next run must not find all of it in memory.
-            values = [*session.run(names, {model_input.name: feed})[::-1], feed]
-            for name in (model_input.name, *names):
-                value = values.pop()
-                if not statistics.setdefault(name, RunningStatistics()).add(value):
-                    raise DataError(
-                        f"value '{name}' of model '{model.name}' is NaN or infinite for a "
-                        "calibration sample",
-                        expected="finite activations",
-                        advice="look for NaN in the checkpoint, or for overflow before this value",
-                    )
-    seen = observer.result()
     return CalibrationTable(
         values={name: one.result() for name, one in statistics.items()},
-        samples=seen.samples,
+        samples=observer.seen,
         data_fingerprint=observer.fingerprint(),
         model_fingerprint=fingerprint,
-        warnings=check_data(seen, model.preprocess, allow_suspicious=allow_suspicious),
+        warnings=observer.check(_contracts(model), allow_suspicious=allow_suspicious),
     )
+
+
+def _observed(
+    data: CalibrationData, inputs: Sequence[TensorSpec], observer: SetObserver
+) -> CalibrationData:
+    """The same samples, each checked against the inputs and shown to the observer when read."""
+
+    def read(index: int) -> Mapping[str, FloatArray]:
+        sample = data.read(index)
+        for spec in inputs:
+            if spec.name not in sample or sample[spec.name].shape != spec.shape[1:]:
+                found = sample[spec.name].shape if spec.name in sample else "none"
+                raise DataError(
+                    f"a calibration sample of shape {found}",
+                    expected=f"{spec.shape[1:]}, as the input '{spec.name}'",
+                )
+        observer.add(sample)
+        return sample
+
+    return CalibrationData(data.description, data.count, read)
+
+
+def _contracts(model: Model) -> dict[str, Preprocess]:
+    """The preprocessing contract of the only input, or of those that read what it makes."""
+    contract = model.preprocess
+    if contract is None:
+        return {}
+    made = (contract.channels, *contract.size)
+    alone = len(model.inputs) == 1
+    return {s.name: contract for s in model.inputs if alone or s.shape[1:] == made}
 
 
 def fingerprint_model(model: Model) -> str:

@@ -30,7 +30,7 @@ def relu() -> Model:
 def test_every_value_has_the_statistics_of_all_samples() -> None:
     model = fused(NETWORK)
     samples = samples_of(model, 20)
-    table = collect_statistics(model, as_data(samples), batch_size=6)
+    table = collect_statistics(model, as_data(samples))
     runs = [run_values(model.graph, {"x": s[None]}) for s in samples]
     values = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
     values["x"] = samples
@@ -47,11 +47,10 @@ def test_every_value_has_the_statistics_of_all_samples() -> None:
         )
 
 
-def test_the_batch_size_changes_nothing_and_fingerprints_are_those_of_data_and_model() -> None:
+def test_fingerprints_are_those_of_data_and_model() -> None:
     model = fused(NETWORK)
     data = as_data(samples_of(model, 17))
-    table = collect_statistics(model, data, batch_size=1)
-    assert collect_statistics(model, data, batch_size=8) == table
+    table = collect_statistics(model, data)
     assert table.data_fingerprint == data.fingerprint()
     assert table.model_fingerprint == fingerprint_model(model)
     assert CalibrationTable.from_json(table.to_json()) == table
@@ -67,14 +66,14 @@ def test_data_are_a_stream_of_which_one_batch_is_alive() -> None:
             nonlocal alive
             alive -= 1
 
-    def read(index: int) -> np.ndarray:
+    def read(index: int) -> dict[str, np.ndarray]:
         nonlocal alive, peak
         alive += 1
         peak = max(peak, alive)
         coarse = np.random.default_rng(index).uniform(size=(3, 2, 2)).astype(np.float32)
-        return coarse.repeat(4, 1).repeat(4, 2).view(Counted)
+        return {"x": coarse.repeat(4, 1).repeat(4, 2).view(Counted)}
 
-    table = collect_statistics(model, CalibrationData("counted", 100, read), batch_size=4)
+    table = collect_statistics(model, CalibrationData("counted", 100, read))
     assert table.samples == 100
     assert peak <= 8
 
@@ -140,11 +139,11 @@ def test_functions_of_ours_have_their_output_in_the_table() -> None:
 def test_batches_come_from_the_data_in_order() -> None:
     seen: list[int] = []
 
-    def read(index: int) -> np.ndarray:
+    def read(index: int) -> dict[str, np.ndarray]:
         seen.append(index)
-        return samples_of(relu(), 1, seed=index)[0]
+        return {"x": samples_of(relu(), 1, seed=index)[0]}
 
-    collect_statistics(relu(), CalibrationData("ordered", 9, read), batch_size=4)
+    collect_statistics(relu(), CalibrationData("ordered", 9, read))
     assert seen == list(range(9))
 
 

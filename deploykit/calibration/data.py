@@ -1,10 +1,11 @@
 """Calibration data: images or arrays, as a stream of the tensors that the network reads.
 
-What is accepted:
+What is accepted for a network with one input (`deploykit.calibration.named_data` has the rest):
 
 1.  A folder of images, read recursively in the order of their paths: .jpg, .jpeg, .png, .bmp,
     .webp (`deploykit.calibration.image_folder`). They go through the preprocessing contract.
-2.  An .npy file, or an .npz file (its array ``calibration``, else ``images``, else its only one):
+2.  An .npy file, or an .npz file (its array ``calibration``, else ``images``, else that of the
+    input's name, else its only one):
     float32 (n, C, H, W), or (n, H, W, C) where that is the only way to read it, are tensors ready
     to run; uint8 (n, H, W), (n, H, W, 1 or 3) or (n, 1 or 3, H, W) are images and go through the
     contract.
@@ -16,14 +17,14 @@ class.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from deploykit.array_file import map_npy, open_npz
-from deploykit.calibration.check import DataObserver
+from deploykit.calibration.check import SetObserver
 from deploykit.calibration.image_folder import DrawnImages, draw_images, open_image, spread
 from deploykit.errors import ContractError, DataError
 from deploykit.model import Model
@@ -38,18 +39,25 @@ class CalibrationData:
     Attributes:
         description: What it is, in words.
         count: Number of samples.
-        read: Sample number → float32 of the input's shape without the batch axis.
+        read: Sample number → input name → float32 of the input's shape without the batch axis.
     """
 
     description: str
     count: int
-    read: Callable[[int], FloatArray]
+    read: Callable[[int], Mapping[str, FloatArray]]
 
-    def batches(self, size: int) -> Iterator[FloatArray]:
-        """All samples in order, ``size`` at a time (the last batch may hold fewer).
+    def chosen(self, indices: Sequence[int], description: str) -> CalibrationData:
+        """Some of the samples."""
+        return CalibrationData(description, len(indices), lambda index: self.read(indices[index]))
+
+    def batches(self, size: int) -> Iterator[dict[str, FloatArray]]:
+        """All samples in order, ``size`` at a time; the last one is repeated to fill the batch.
+
+        Args:
+            size: The batch that the network is made for.
 
         Yields:
-            float32 (n, C, H, W); no more than one batch is in memory.
+            Input name → float32 (size, ...); no more than one batch is in memory.
 
         Raises:
             DataError: a file that is no image.
@@ -57,12 +65,13 @@ class CalibrationData:
         if size < 1:
             raise ValueError(f"a batch of {size}")
         for start in range(0, self.count, size):
-            stop = min(start + size, self.count)
-            yield np.stack([self.read(index) for index in range(start, stop)])
+            samples = [self.read(i) for i in range(start, min(start + size, self.count))]
+            samples += [samples[-1]] * (size - len(samples))
+            yield {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
     def fingerprint(self) -> str:
         """SHA-256 over all tensors in order; it reads the whole set."""
-        observer = DataObserver()
+        observer = SetObserver()
         for index in range(self.count):
             observer.add(self.read(index))
         return observer.fingerprint()
@@ -100,7 +109,7 @@ def load_calibration_data(
             f"no calibration data at {path}",
             expected="a folder of images, an .npy or an .npz file",
         )
-    array, origin = _load_array(path)
+    array, origin = _load_array(path, model_input.name)
     return _data_of_array(array, origin, model_input, preprocess, limit)
 
 
@@ -130,19 +139,19 @@ def _image_input(inputs: Sequence[TensorSpec]) -> TensorSpec:
 def _data_of_images(
     images: DrawnImages, model_input: TensorSpec, preprocess: Preprocess | None
 ) -> CalibrationData:
-    contract = _check_contract(preprocess, model_input, f"the images in {images.folder}")
+    contract = check_contract(preprocess, model_input, f"the images in {images.folder}")
     return CalibrationData(
         description=images.description,
         count=len(images.files),
-        read=lambda index: contract.apply(open_image(images.files[index])),
+        read=lambda index: {model_input.name: contract.apply(open_image(images.files[index]))},
     )
 
 
-def _load_array(path: Path) -> tuple[Array, str]:
+def _load_array(path: Path, name: str) -> tuple[Array, str]:
     try:
         if zipfile.is_zipfile(path):
             with open_npz(path) as archive:
-                key = _choose_key(path, archive.names)
+                key = _choose_key(path, archive.names, name)
                 return archive.read(key), f"'{key}' in {path.name}"
         return map_npy(path), path.name
     except (OSError, ValueError) as error:
@@ -152,15 +161,15 @@ def _load_array(path: Path) -> tuple[Array, str]:
         ) from error
 
 
-def _choose_key(path: Path, keys: Sequence[str]) -> str:
-    for key in ("calibration", "images"):
+def _choose_key(path: Path, keys: Sequence[str], name: str) -> str:
+    for key in ("calibration", "images", name):
         if key in keys:
             return key
     if len(keys) == 1:
         return keys[0]
     raise DataError(
         f"{path} holds the arrays {', '.join(sorted(keys)) or '(none)'}",
-        expected="an array 'calibration' or 'images', or a single one",
+        expected=f"an array 'calibration', 'images' or '{name}', or a single one",
     )
 
 
@@ -171,24 +180,35 @@ def _data_of_array(
     preprocess: Preprocess | None,
     limit: int | None,
 ) -> CalibrationData:
-    if array.ndim == 0 or not array.shape[0]:
-        raise DataError(f"{origin} is empty: shape {array.shape}", expected="at least one sample")
-    if array.dtype == np.uint8:
-        read = _reader_of_images(array, origin, model_input, preprocess)
-    elif array.dtype == np.float32:
-        read = _reader_of_tensors(array, origin, model_input)
-    else:
-        raise DataError(
-            f"{origin} has dtype {array.dtype}",
-            expected="uint8 images or float32 tensors",
-            advice="convert it: array.astype(numpy.float32)",
-        )
+    read = array_reader(array, origin, model_input, preprocess)
     chosen = spread(array.shape[0], limit)
     kind = "images" if array.dtype == np.uint8 else "tensors"
     return CalibrationData(
         description=f"{len(chosen)} of {array.shape[0]} {kind} of {origin}",
         count=len(chosen),
-        read=lambda index: read(chosen[index]),
+        read=lambda index: {model_input.name: read(chosen[index])},
+    )
+
+
+def array_reader(
+    array: Array, origin: str, model_input: TensorSpec, preprocess: Preprocess | None
+) -> Callable[[int], FloatArray]:
+    """What gives sample number i of an array of ready tensors or of images.
+
+    Raises:
+        DataError: an empty array, or one of another shape or dtype than one of these has.
+        ContractError: images without a contract that fits.
+    """
+    if array.ndim == 0 or not array.shape[0]:
+        raise DataError(f"{origin} is empty: shape {array.shape}", expected="at least one sample")
+    if array.dtype == np.uint8:
+        return _reader_of_images(array, origin, model_input, preprocess)
+    if array.dtype == np.float32:
+        return _reader_of_tensors(array, origin, model_input)
+    raise DataError(
+        f"{origin} has dtype {array.dtype}",
+        expected="uint8 images or float32 tensors",
+        advice="convert it: array.astype(numpy.float32)",
     )
 
 
@@ -202,7 +222,7 @@ def _reader_of_images(
             f"{origin} has shape {array.shape}",
             expected="uint8 images: (n, H, W), (n, H, W, 1) or (n, H, W, 3)",
         )
-    contract = _check_contract(preprocess, model_input, origin)
+    contract = check_contract(preprocess, model_input, origin)
 
     def read(index: int) -> FloatArray:
         image = np.asarray(array[index])
@@ -229,9 +249,14 @@ def _reader_of_tensors(
     )
 
 
-def _check_contract(
+def check_contract(
     preprocess: Preprocess | None, model_input: TensorSpec, origin: str
 ) -> Preprocess:
+    """The contract, if it makes what the input reads.
+
+    Raises:
+        ContractError: there is none, or it makes another shape.
+    """
     if preprocess is None:
         raise ContractError(
             f"{origin} are images, and nothing says how an image becomes the network's input",

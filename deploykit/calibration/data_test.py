@@ -34,9 +34,10 @@ def test_a_folder_is_read_recursively_in_order_and_through_the_contract(tmp_path
     (tmp_path / ".DS_Store").write_text("x")
     data = load_calibration_data(tmp_path, INPUT, CONTRACT)
     assert data.count == 5
-    batches = list(data.batches(2))
-    assert [b.shape for b in batches] == [(2, 3, 6, 8), (2, 3, 6, 8), (1, 3, 6, 8)]
-    expected = np.stack([CONTRACT.apply(pixels[i]) for i in (0, 2, 4, 1, 3)])
+    batches = [batch["x"] for batch in data.batches(2)]
+    assert [b.shape for b in batches] == [(2, 3, 6, 8)] * 3
+    # The last sample fills the last batch.
+    expected = np.stack([CONTRACT.apply(pixels[i]) for i in (0, 2, 4, 1, 3, 3)])
     np.testing.assert_array_equal(np.concatenate(batches), expected)
     assert batches[0].dtype == np.float32
 
@@ -69,7 +70,7 @@ def test_a_limit_takes_samples_from_all_over_the_set(tmp_path: Path) -> None:
     )
     np.save(tmp_path / "a.npy", array)
     data = load_calibration_data(tmp_path / "a.npy", INPUT, None, limit=4)
-    assert [float(s[0, 0, 0]) for b in data.batches(4) for s in b] == [0, 2, 5, 7]
+    assert [float(s[0, 0, 0]) for b in data.batches(4) for s in b["x"]] == [0, 2, 5, 7]
     assert data.description == "4 of 10 tensors of a.npy"
     assert load_calibration_data(tmp_path / "a.npy", INPUT, None, limit=40).count == 10
     with pytest.raises(DataError, match="limit of 0"):
@@ -109,14 +110,14 @@ def test_tensors_in_both_layouts(tmp_path: Path) -> None:
     np.save(tmp_path / "last.npy", array.transpose(0, 2, 3, 1))
     for name in ("first", "last"):
         data = load_calibration_data(tmp_path / f"{name}.npy", INPUT, None)
-        np.testing.assert_array_equal(np.concatenate(list(data.batches(3))), array)
+        np.testing.assert_array_equal(next(data.batches(4))["x"], array)
 
 
 def test_an_array_that_could_be_both_is_read_channels_first(tmp_path: Path) -> None:
     array = np.random.default_rng(1).standard_normal((2, 3, 3, 3)).astype(np.float32)
     np.save(tmp_path / "a.npy", array)
     data = load_calibration_data(tmp_path / "a.npy", TensorSpec("x", (1, 3, 3, 3)), None)
-    np.testing.assert_array_equal(next(data.batches(2)), array)
+    np.testing.assert_array_equal(next(data.batches(2))["x"], array)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_bytes_are_images(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.save(tmp_path / "a.npy", array)
     (batch,) = load_calibration_data(tmp_path / "a.npy", INPUT, CONTRACT).batches(4)
     image = array[2].transpose(1, 2, 0) if shape[1] == 3 else array[2]
-    np.testing.assert_array_equal(batch[2], CONTRACT.apply(np.ascontiguousarray(image)))
+    np.testing.assert_array_equal(batch["x"][2], CONTRACT.apply(np.ascontiguousarray(image)))
 
 
 def test_archives(tmp_path: Path) -> None:
@@ -150,9 +151,10 @@ def test_archives(tmp_path: Path) -> None:
     np.savez(tmp_path / "images.npz", images=3 * ones, labels=np.zeros(1))
     np.savez(tmp_path / "only.npz", anything=4 * ones)
     np.savez(tmp_path / "unclear.npz", a=ones, b=ones)
-    for name, value in (("both", 2), ("images", 3), ("only", 4)):
+    np.savez(tmp_path / "named.npz", x=5 * ones, b=ones)
+    for name, value in (("both", 2), ("images", 3), ("only", 4), ("named", 5)):
         (batch,) = load_calibration_data(tmp_path / f"{name}.npz", INPUT, None).batches(4)
-        assert batch.max() == value
+        assert batch["x"].max() == value
     with pytest.raises(DataError, match="holds the arrays a, b"):
         load_calibration_data(tmp_path / "unclear.npz", INPUT, None)
 
@@ -167,7 +169,7 @@ def test_the_checkpoints_own_sample() -> None:
     data = sample_as_data(replace(model, calibration_sample=pixels, preprocess=CONTRACT), 2)
     assert data is not None
     assert data.count == 2
-    np.testing.assert_array_equal(next(data.batches(2))[1], CONTRACT.apply(pixels[2]))
+    np.testing.assert_array_equal(next(data.batches(2))["x"][1], CONTRACT.apply(pixels[2]))
 
 
 def test_fingerprints_tell_sets_apart(tmp_path: Path) -> None:

@@ -133,7 +133,8 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=None,
         metavar="PATH",
-        help="folder of images, .npy or .npz; default: the checkpoint's own sample",
+        help="folder of images, .npy or .npz; of several inputs an .npz with an array for each, "
+        "or a folder with an entry for each; default: the checkpoint's own sample",
     )
     group.add_argument(
         "--calibration-samples", type=positive, default=None, metavar="N", help="use at most N"

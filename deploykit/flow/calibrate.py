@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploykit.errors import DataError, UserError
+from deploykit.errors import DataError
 from deploykit.flow.make import needs_table
 from deploykit.flow.plan import ConvertRequest
 from deploykit.flow.preflight import missing_calibration
@@ -54,7 +55,6 @@ class Calibrator:
         """Find the samples, and divide them.
 
         Raises:
-            UserError: a model with several inputs.
             DataError: no data where they are needed, or data that cannot be read.
         """
         from deploykit_quantize.choose_method import split_data
@@ -122,31 +122,50 @@ def _load_data(
     fused: Model, request: ConvertRequest, plan: Sequence[tuple[Target, Precision]]
 ) -> CalibrationData | None:
     """The data that calibrate, and whose samples are the golden inputs; None if there are none."""
-    from deploykit.calibration.data import load_calibration_data, sample_as_data
+    from deploykit.calibration.data import sample_as_data
 
-    if len(fused.inputs) != 1:
-        if needs_table(fused, plan, request):
-            raise UserError(
-                f"the model has {len(fused.inputs)} inputs",
-                expected="one image input for int8 calibration",
-            )
-        return None
     data = None
     if request.calibration is not None:
-        data = load_calibration_data(
-            request.calibration,
-            fused.inputs[0],
-            fused.preprocess,
-            request.calibration_limit,
-            skip_unreadable=request.skip_unreadable,
-        )
-    elif fused.calibration_sample is not None and (
-        request.verify or needs_table(fused, plan, request)
+        data = _given_data(fused, request)
+    elif (
+        fused.calibration_sample is not None
+        and len(fused.inputs) == 1
+        and (request.verify or needs_table(fused, plan, request))
     ):
         data = sample_as_data(fused, request.calibration_limit)
     if data is None and request.calibration_table is None and needs_table(fused, plan, request):
         raise missing_calibration()
     return data
+
+
+def _given_data(fused: Model, request: ConvertRequest) -> CalibrationData:
+    """The data that were given, for one input or several."""
+    from deploykit.calibration.data import load_calibration_data
+    from deploykit.calibration.named_data import load_named_data, samples_as_data
+
+    given, limit = request.calibration, request.calibration_limit
+    _check_batch_axes(fused)
+    if not isinstance(given, Path):
+        return samples_as_data(given or (), fused.inputs, limit)
+    skip = request.skip_unreadable
+    if len(fused.inputs) == 1:
+        return load_calibration_data(
+            given, fused.inputs[0], fused.preprocess, limit, skip_unreadable=skip
+        )
+    return load_named_data(given, fused.inputs, fused.preprocess, limit, skip_unreadable=skip)
+
+
+def _check_batch_axes(fused: Model) -> None:
+    """Refuse inputs of which one has no batch axis: samples cannot be told apart in it."""
+    batches = {spec.name: spec.shape[0] if spec.shape else None for spec in fused.inputs}
+    if len(set(batches.values())) == 1 and None not in batches.values():
+        return
+    shapes = ", ".join(f"'{spec.name}' {spec.shape}" for spec in fused.inputs)
+    raise DataError(
+        f"the inputs {shapes} of model '{fused.name}' have no common batch axis",
+        expected="inputs whose first axes are the same batch, to calibrate them sample by sample",
+        advice="export the network with a batch axis on every input",
+    )
 
 
 def _table_of(fused: Model, table: CalibrationTable, request: ConvertRequest) -> CalibrationTable:

@@ -87,7 +87,7 @@ def convert(
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
     _check_quantized_source(fused, plan)
-    plan, uncalibrated = _without_calibration(fused, plan)
+    plan, uncalibrated = _without_calibration(fused, plan, request)
     skipped += uncalibrated
     calibrator = Calibrator.load(fused, request, plan, progress)
     made, refused = make_artifacts(fused, plan, request, calibrator.calibrate, progress)
@@ -156,15 +156,20 @@ def _assemble(
 
 
 def _without_calibration(
-    fused: Model, plan: list[tuple[Target, Precision]]
+    fused: Model, plan: list[tuple[Target, Precision]], request: ConvertRequest
 ) -> tuple[list[tuple[Target, Precision]], list[SkippedTarget]]:
-    """The plan without int8 of a model that cannot be calibrated, if other precisions are left."""
+    """The plan without int8 of several inputs that nothing calibrates, if anything is left."""
     from deploykit.graph.qdq import has_qdq
 
     left = [item for item in plan if item[1] is not Precision.INT8]
-    if len(fused.inputs) == 1 or not left or has_qdq(fused.graph):
+    given = request.calibration is not None or request.calibration_table is not None
+    if given or len(fused.inputs) == 1 or not left or has_qdq(fused.graph):
         return plan, []
-    reason = f"the model has {len(fused.inputs)} inputs, and int8 calibrates with one"
+    names = ", ".join(f"'{spec.name}'" for spec in fused.inputs)
+    reason = (
+        f"the model has {len(fused.inputs)} inputs, and int8 needs samples of each: --calibrate "
+        f"an .npz file with the arrays {names}, or a folder with an entry for each"
+    )
     refused = [
         SkippedTarget(target.name, precision.value, reason, refused=True)
         for target, precision in plan

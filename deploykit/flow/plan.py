@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +31,7 @@ from deploykit.target_options import (
 from deploykit.verdict import SkippedTarget
 
 if TYPE_CHECKING:
+    from deploykit.calibration.named_data import Sample
     from deploykit_quantize.policy import Observer
 
 _PRECISIONS = tuple(p.value for p in Precision)
@@ -46,7 +47,9 @@ class ConvertRequest:
             target's options are for, or else its default (fp32 of most).
         options: Target → its own options, e.g. ``{"tflite": {"io": "float32"}}``.
         out: The bundle's folder; None for a folder named like the model, here.
-        calibration: Images or ready tensors for int8; None for the checkpoint's own sample.
+        calibration: Images or ready tensors for int8: a path, or an iterable of samples, each a
+            mapping from input name to array (`deploykit.calibration.named_data`); None for the
+            checkpoint's own sample.
         calibration_limit: Use at most so many of them; None for all.
         calibration_table: A table made before, instead of data.
         skip_unreadable: Whether images of a folder that cannot be decoded are omitted.
@@ -70,7 +73,7 @@ class ConvertRequest:
     precisions: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     out: Path | None = None
-    calibration: Path | None = None
+    calibration: Path | Iterable[Sample] | None = None
     calibration_limit: int | None = None
     calibration_table: Path | None = None
     skip_unreadable: bool = False

@@ -53,10 +53,11 @@ def check_before_loading(model: Path, request: ConvertRequest) -> None:
     if request.out is not None:
         check_writable(request.out)
     kind = detect_kind(model)
-    if request.calibration is not None:
+    if isinstance(request.calibration, Path):
         _check_calibration(request.calibration, request)
     elif (
-        request.calibration_table is None
+        request.calibration is None
+        and request.calibration_table is None
         and _is_calibrated(plan)
         and (
             kind in _WITHOUT_SAMPLE
@@ -111,7 +112,7 @@ def _check_calibration(path: Path, request: ConvertRequest) -> None:
             f"no calibration data at {path}",
             expected="a folder of images, an .npy or an .npz file",
         )
-    if path.is_dir():
+    if path.is_dir() and not any(path.rglob("*.npy")):  # arrays are looked at with the model
         from deploykit.calibration.image_folder import draw_images
 
         draw_images(path, request.calibration_limit, skip_unreadable=request.skip_unreadable)

@@ -38,7 +38,7 @@ def make_golden_inputs(
         count: Number of samples, at least 1.
 
     Raises:
-        ContractError: no sample is asked for, or data for a model with several inputs.
+        ContractError: no sample is asked for.
     """
     if count < 1:
         raise ContractError(f"{count} golden inputs", expected="at least one")
@@ -49,18 +49,18 @@ def make_golden_inputs(
             )
             for i, spec in enumerate(model.inputs)
         }
-    if len(model.inputs) != 1:
-        raise ContractError(
-            f"data for a model with {len(model.inputs)} inputs", expected="a model with one"
-        )
-    return {model.inputs[0].name: _evenly_spaced(data, count)}
+    return _evenly_spaced(data, count)
 
 
-def _evenly_spaced(data: CalibrationData, count: int) -> FloatArray:
+def _evenly_spaced(data: CalibrationData, count: int) -> dict[str, FloatArray]:
     taken = min(count, data.count)
     # The middle of each of ``taken`` equal spans: no sample twice.
     wanted = [(2 * i + 1) * data.count // (2 * taken) for i in range(taken)]
-    return np.stack([data.read(index) for index in wanted]).astype(np.float32, copy=False)
+    samples = [data.read(index) for index in wanted]
+    return {
+        name: np.stack([sample[name] for sample in samples]).astype(np.float32, copy=False)
+        for name in samples[0]
+    }
 
 
 class _Uniform:

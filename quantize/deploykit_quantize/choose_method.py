@@ -58,8 +58,7 @@ def split_data(data: CalibrationData) -> tuple[CalibrationData, CalibrationData 
 
 
 def _subset(data: CalibrationData, chosen: list[int]) -> CalibrationData:
-    words = f"{len(chosen)} of {data.description}"
-    return CalibrationData(words, len(chosen), lambda index: data.read(chosen[index]))
+    return data.chosen(chosen, f"{len(chosen)} of {data.description}")
 
 
 def quantize_automatically(
@@ -198,7 +197,7 @@ def find_features(fused: Model, stage: Model) -> list[str]:
 
 
 def run_values(model: Model, names: Sequence[str], data: CalibrationData) -> list[Array]:
-    """What a stage computes for each sample, in true values.
+    """What a stage computes for each sample (each batch, if the model has one), in true values.
 
     Returns:
         For each name: float32 (n, elements); what is held by channels with factors is divided.

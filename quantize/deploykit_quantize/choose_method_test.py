@@ -32,8 +32,8 @@ def test_samples_kept_apart_are_a_quarter_and_no_sample_serves_twice(count: int,
     fitted, apart = split_data(as_data(samples))
     assert fitted.count == count - held
     assert (apart.count if apart else 0) == held
-    seen = [fitted.read(i)[0] for i in range(fitted.count)]
-    seen += [apart.read(i)[0] for i in range(apart.count)] if apart else []
+    seen = [fitted.read(i)["x"][0] for i in range(fitted.count)]
+    seen += [apart.read(i)["x"][0] for i in range(apart.count)] if apart else []
     assert sorted(seen) == list(range(count))
 
 

@@ -46,13 +46,20 @@ def open_values(graph: ir.Model, names: Sequence[str]) -> Any:
 def stream_values(
     graph: ir.Model, names: Sequence[str], data: CalibrationData
 ) -> Iterator[dict[str, FloatArray]]:
-    """For each sample in order: the graph's input and the named values, by name."""
-    given = graph.graph.inputs[0].name or ""
-    made = [name for name in dict.fromkeys(names) if name != given]
+    """For each batch of the graph in order: its inputs and the named values, by name."""
+    given = {value.name for value in graph.graph.inputs}
+    made = [name for name in dict.fromkeys(names) if name not in given]
     session = open_values(graph, made)
-    for batch in data.batches(1):
-        values = session.run(made, {given: batch}) if made else []
-        yield {given: batch, **dict(zip(made, values, strict=True))}
+    for batch in data.batches(batch_of(graph)):
+        values = session.run(made, batch) if made else []
+        yield {**batch, **dict(zip(made, values, strict=True))}
+
+
+def batch_of(graph: ir.Model) -> int:
+    """How many samples the graph takes at a time: the first axis of its first input."""
+    shape = graph.graph.inputs[0].shape
+    first = shape[0] if shape else 1
+    return first if isinstance(first, int) else 1
 
 
 def collect_moments(

@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +22,11 @@ class SegmentedRun:
     """Runs a graph up to one node after another.
 
     Args:
-        graph: The model; its node order must be topological. It has one input.
-        samples: What the input is given, each (1, ...).
+        graph: The model; its node order must be topological.
+        samples: What the inputs are given, by name, each of the input's shape.
     """
 
-    def __init__(self, graph: ir.Model, samples: Sequence[FloatArray]) -> None:
+    def __init__(self, graph: ir.Model, samples: Sequence[Mapping[str, FloatArray]]) -> None:
         import onnx_ir as ir
 
         self._proto = ir.to_proto(graph)
@@ -34,8 +34,7 @@ class SegmentedRun:
         self._types = {
             v.name or "": v.dtype for node in graph.graph for v in node.outputs if v.dtype
         }
-        given = graph.graph.inputs[0].name or ""
-        self.values: list[dict[str, Array]] = [{given: sample} for sample in samples]
+        self.values: list[dict[str, Array]] = [dict(sample) for sample in samples]
         self._next = 0
 
     def advance(self, node: int, wanted: str) -> list[Array]:

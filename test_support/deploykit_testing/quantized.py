@@ -89,8 +89,8 @@ def samples_of(model: Model, count: int = 16, seed: int = 5) -> Array:
 
 
 def as_data(samples: Array) -> CalibrationData:
-    """Samples (n, ...) as calibration data."""
-    return CalibrationData("samples", len(samples), lambda index: samples[index])
+    """Samples (n, ...) of the input ``x`` as calibration data."""
+    return CalibrationData("samples", len(samples), lambda index: {"x": samples[index]})
 
 
 def calibrate(model: Model, count: int = 16) -> CalibrationTable:

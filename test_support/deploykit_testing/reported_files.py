@@ -243,6 +243,32 @@ def channel_norm() -> onnx.ModelProto:
     )
 
 
+def batch_of_two() -> onnx.ModelProto:
+    """A convolution of two samples at a time."""
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    return model_of(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
+        {"x": (2, 3, 10, 10)},
+        {"y": (2, 4, 8, 8)},
+        {"w": weights},
+    )
+
+
+def crossed_clip() -> onnx.ModelProto:
+    """A Clip whose lower bound is above its upper one: every element becomes the upper one."""
+    weights = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    return model_of(
+        [
+            helper.make_node("Conv", ["x", "w"], ["a"]),
+            helper.make_node("Clip", ["a", "low", "high"], ["c"]),
+            helper.make_node("Add", ["a", "c"], ["y"]),
+        ],
+        {"x": (1, 3, 10, 10)},
+        {"y": (1, 4, 10, 10)},
+        {"w": weights, "low": np.float32(6), "high": np.float32(-0.5)},
+    )
+
+
 def two_inputs() -> onnx.ModelProto:
     """A convolution of one input, added to another."""
     weights = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)

@@ -21,6 +21,7 @@ from deploykit.graph.reading import constant_array, input_at
 from deploykit.model import Model, Stage
 from deploykit.passes.base import Findings
 from deploykit.tensors import Array, QuantParams
+from deploykit_quantize.layer_inputs import batch_of
 from deploykit_quantize.round.base import Need
 from deploykit_quantize.segments import SegmentedRun
 
@@ -53,7 +54,8 @@ class CorrectBias:
         """
         findings = Findings("correct_bias")
         count = min(self.samples, data.count)
-        taken = [data.read((2 * i + 1) * data.count // (2 * count))[None] for i in range(count)]
+        spread = [(2 * i + 1) * data.count // (2 * count) for i in range(count)]
+        taken = list(data.chosen(spread, "").batches(batch_of(prepared.graph)))
         clone = quantized.graph.clone()
         ours, theirs = SegmentedRun(clone, taken), SegmentedRun(prepared.graph, taken)
         editor = GraphEditor(clone.graph)
@@ -103,7 +105,7 @@ def _mean_error(expected: list[Array], got: list[Array], bounds: tuple[float, fl
     counts = np.zeros(channels)
     low, high = bounds
     for row, a, b in zip(means, expected, got, strict=True):
-        a, b = a.reshape(channels, -1), b.reshape(channels, -1)
+        a, b = (np.moveaxis(side, 1, 0).reshape(channels, -1) for side in (a, b))
         inside = ((a > low) & (a < high)) | ((b > low) & (b < high))
         number = inside.sum(axis=1)
         total = np.where(inside, a - b, 0.0).sum(axis=1)
