@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from deploykit.confidence import wilson_interval
 from deploykit.errors import (
     EXIT_OK,
     EXIT_PARITY,
@@ -37,11 +38,13 @@ class Check:
         metric: ``max_error_over_range`` (no unit); ``max_error_lsb``, ``output_error_lsb``,
             ``layer_error_lsb``, ``repeat_error_lsb`` (steps; `deploykit.parity.limits` tells them
             apart), and the last three with ``_over_range`` where there are no steps; ``snr_db``,
-            ``cosine``, or ``top1_agreement`` (0..1).
-        measured: The figure; worst over the samples, but a mean for top1_agreement and snr_db
+            ``cosine``, ``top1_agreement`` or ``clear_top1_agreement`` (0..1).
+        measured: The figure; worst over the samples, but a mean for the agreements and snr_db
             over all samples taken together.
-        limit: Its limit; None if it is only reported.
-        at_most: True if the figure must not exceed the limit, False if it must reach it.
+        limit: Its limit, beyond which it fails; None if it is only reported.
+        at_most: True if the figure must not exceed the limits, False if it must reach them.
+        warn_limit: Beyond this it is a warning; None for no warning.
+        samples: Of a share of samples, their number; None for other figures.
     """
 
     question: Question
@@ -50,13 +53,30 @@ class Check:
     measured: float
     limit: float | None
     at_most: bool
+    warn_limit: float | None = None
+    samples: int | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the figure is within its limit; a figure that is not a number is not."""
-        if self.limit is None:
+        return self._is_within(self.limit)
+
+    @property
+    def warned(self) -> bool:
+        """Whether the figure passes and is a warning all the same."""
+        return self.passed and not self._is_within(self.warn_limit)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval of a share of samples; None for other figures."""
+        if not self.samples or not 0 <= self.measured <= 1:
+            return None
+        return wilson_interval(self.measured, self.samples)
+
+    def _is_within(self, limit: float | None) -> bool:
+        if limit is None:
             return True
-        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+        return self.measured <= limit if self.at_most else self.measured >= limit
 
 
 @dataclass(frozen=True)
@@ -145,15 +165,22 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran and every check is within its limit."""
+        """Whether it ran and every check is within its limit; a warning passes."""
         return not self.error and bool(self.checks) and all(c.passed for c in self.checks)
 
     @property
+    def warned(self) -> bool:
+        """Whether it passed with a figure that a user should look at."""
+        return self.passed and any(c.warned for c in self.checks)
+
+    @property
     def outcome(self) -> str:
-        """The verdict in a word: ``pass``, ``fail``, ``crashed`` or ``timed out``."""
+        """The verdict in a word: ``pass``, ``warn``, ``fail``, ``crashed`` or ``timed out``."""
         if self.runner_exit is not None:
             return self.runner_exit.value
-        return "pass" if self.passed else "fail"
+        if not self.passed:
+            return "fail"
+        return "warn" if self.warned else "pass"
 
 
 @dataclass(frozen=True)
@@ -206,9 +233,18 @@ class Report:
         return all(v.passed for v in self.verdicts) and not self.failed_before
 
     @property
+    def warned(self) -> bool:
+        """Whether a verdict is a warning."""
+        return any(v.warned for v in self.verdicts)
+
+    @property
     def exit_code(self) -> int:
         """1 if a verdict failed; else 3 if a target refuses the model; else 0."""
-        if not self.passed:
+        return self.exit_code_with(fail_on_warning=False)
+
+    def exit_code_with(self, *, fail_on_warning: bool) -> int:
+        """`exit_code`; a warning counts as a failure if that is asked for."""
+        if not self.passed or (fail_on_warning and self.warned):
             return EXIT_PARITY
         return EXIT_UNSUPPORTED if any(o.refused for o in self.skipped) else EXIT_OK
 

@@ -198,3 +198,15 @@ def test_bundles_of_every_version_are_read_and_verified(version: int) -> None:
     report = verify(folder, runners=("litert", RUNNER))
     assert report.passed, report
     assert len(report.verdicts) == 4
+
+
+def test_a_warning_ends_with_0_unless_it_is_asked_to_fail(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = str(BUNDLES / "version_2")
+    words = ["verify", folder, "--runner", RUNNER, "--limit", "int8.warn_snr_db=190"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "WARN tflite int8 on litert-reference" in out
+    assert main([*words, "--fail-on", "warning"]) == 1
+    assert main(["verify", folder, "--runner", RUNNER, "--fail-on", "warning"]) == 0

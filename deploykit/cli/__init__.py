@@ -37,7 +37,7 @@ ENTRY_POINT_GROUP = "deploykit.commands"
 
 _EXIT_CODES = """\
 exit codes:
-  0    done, and parity holds
+  0    done, and parity holds; a verdict may be WARN (--fail-on warning makes that 1)
   1    parity failed, or a runtime crashed; what was written says so
   2    something given cannot be used; nothing was written
   3    a target does not support the model; of several targets, the others are written

@@ -205,11 +205,22 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PRECISION.METRIC=VALUE",
         help="another limit, e.g. int8.max_error_lsb=3 (repeat)",
     )
+    add_fail_on(group)
     group.add_argument("--threads", type=thread_count, default=1, help="threads of each runtime")
     group.add_argument(
         "--timeout", type=seconds, default=120.0, metavar="S", help="time limit of each runtime"
     )
     group.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def add_fail_on(parser: argparse._ActionsContainer) -> None:
+    """``--fail-on``: which verdicts end with exit code 1."""
+    parser.add_argument(
+        "--fail-on",
+        choices=("failure", "warning"),
+        default="failure",
+        help="exit code 1 for verdicts FAIL (default), or for WARN too",
+    )
 
 
 def arm64_cpus(args: argparse.Namespace) -> tuple[str, ...]:

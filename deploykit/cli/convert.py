@@ -226,7 +226,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"wrote {result.folder / artifact.path} ({artifact.bytes:,} bytes)")
         if not report.verdicts:
             print("not verified (--no-verify)")
-    return report.exit_code
+    return report.exit_code_with(fail_on_warning=args.fail_on == "warning")
 
 
 def parse_observer(text: str | None) -> Observer | None:

@@ -33,4 +33,5 @@ def run(args: argparse.Namespace) -> int:
         print(report_to_json(report))
     else:
         print(render_report(report, width=terminal_width()))
-    return EXIT_OK if report.passed else EXIT_PARITY
+    failed = not report.passed or (args.fail_on == "warning" and report.warned)
+    return EXIT_PARITY if failed else EXIT_OK

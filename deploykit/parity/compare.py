@@ -18,14 +18,12 @@ from deploykit.errors import ParityError, RunnerError
 from deploykit.model import Precision
 from deploykit.parity import metrics
 from deploykit.parity.limits import Limits, PrecisionLimits, limit_with_rounding
+from deploykit.parity.noise import noise_checks
 from deploykit.parity.samples import count_samples, first_samples, run_samples
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
 from deploykit.verdict import Check, LayerRow, Question, RunnerExit, Verdict
-
-#: A sample whose largest output is below this share of the largest of all samples is faint.
-_FAINT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -339,43 +337,11 @@ class _Judge:
         """The output against the float reference's."""
         if self.expected.reference is None:
             return []
-        a, e = actual[spec.name], self.expected.reference[spec.name]
-        limits, question = self.limits, Question.QUANTIZATION
-        error = metrics.max_error_over_range(a, e)
-        a, e = self._told_apart(spec, a, e)
-        decides = len(e) > 0
-        snr, angle = (metrics.snr_db(a, e), metrics.worst_cosine(a, e)) if decides else (0.0, 0.0)
         most = self._with_rounding(spec, "reference_error_over_range")
-        checks = [_at_most(question, spec, "max_error_over_range", error, most)]
-        if not decides:
-            return checks
-        checks += [
-            Check(question, spec.name, "snr_db", snr, limits.snr_db, at_most=False),
-            Check(question, spec.name, "cosine", angle, limits.cosine, at_most=False),
-        ]
-        if e.ndim == 2 and e.shape[1] > 1:  # classes: elsewhere "the largest" means nothing
-            top1 = metrics.top1_agreement(a, e)
-            limit = limits.top1_agreement
-            checks.append(Check(question, spec.name, "top1_agreement", top1, limit, at_most=False))
-        return checks
-
-    def _told_apart(
-        self, spec: TensorSpec, actual: FloatArray, expected: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """The samples whose output is more than nearly zero.
-
-        Direction and noise ratio of an output that is nothing beside the others' (a detector on an
-        empty image), or less than one step of its integers, say nothing: its error over the range
-        of all samples does.
-        """
-        axes = tuple(range(1, expected.ndim))
-        peaks = np.abs(expected).max(axis=axes) if axes else np.abs(expected)
         params = self.steps.get(spec.name, spec.quantization)
         step = float(np.max(params.scale)) if params is not None else 0.0
-        kept = peaks > max(_FAINT * float(peaks.max()), step)
-        if not peaks.any():  # all zero: the metrics know what to say of that
-            kept = np.ones_like(kept)
-        return actual[kept], expected[kept]
+        outputs = actual[spec.name], self.expected.reference[spec.name]
+        return noise_checks(spec.name, *outputs, self.limits, most=most, step=step)
 
 
 def _at_most(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from deploykit.errors import ContractError, ParityError, UserError
-from deploykit.parity.compare import Expected, run_artifact, verify_run
+from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
 from deploykit.parity.limits import limits_with
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
@@ -76,6 +76,7 @@ def test_an_equal_artefact_passes_both_questions() -> None:
         ("QUANTIZATION", "snr_db"),
         ("QUANTIZATION", "cosine"),
         ("QUANTIZATION", "top1_agreement"),
+        ("QUANTIZATION", "clear_top1_agreement"),
     ]
     assert check_of(verdict, Question.QUANTIZATION, "snr_db").measured == math.inf
 
@@ -276,3 +277,79 @@ def test_an_output_without_steps_is_held_against_its_record() -> None:
     span = float(np.ptp(model_of(X)))
     elsewhere = {"y": model_of(X) + np.float32(0.1 * span)}
     assert not verified("int8", recorded=elsewhere).passed
+
+
+SCORES = (TensorSpec("y", (1, 5)),)
+
+
+def agreement_verdict(reference: np.ndarray, actual: np.ndarray, **ways: Any) -> Verdict:
+    """What int8 scores of ``actual`` come to against those of a reference."""
+    run = ArtifactRun("fake", None, {"y": actual.astype(np.float32)}, len(actual))
+    expected = Expected(None, {"y": reference.astype(np.float32)})
+    specs = {"file": "net.fake", "target": "fake", "output_specs": SCORES}
+    return verify_run(run, expected, precision="int8", **specs, **ways)
+
+
+def trained_scores(count: int = 64) -> np.ndarray:
+    """One class of five is clear, by 4 of scores that are else about 1."""
+    rng = np.random.default_rng(3)
+    scores = rng.standard_normal((count, 5)) / 4
+    scores[np.arange(count), rng.integers(0, 5, count)] += 4
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("wrong", "outcome"), [(0, "pass"), (3, "pass"), (4, "warn"), (12, "warn"), (20, "fail")]
+)
+def test_agreement_below_95_percent_warns_and_below_80_fails(wrong: int, outcome: str) -> None:
+    reference = trained_scores()
+    actual = reference.copy()
+    actual[:wrong] = np.roll(actual[:wrong], 1, axis=1)
+    ways = {"limits": limits_with(["int8.snr_db=none", "int8.cosine=none"])}
+    verdict = agreement_verdict(reference, actual, **ways)
+    assert verdict.outcome == outcome
+    check = check_of(verdict, Question.QUANTIZATION, "clear_top1_agreement")
+    assert check.samples == 64
+    assert check.measured == pytest.approx(1 - wrong / 64)
+    assert check.interval is not None
+    assert check.interval[0] < check.measured
+
+
+def test_an_untrained_network_is_not_failed_for_coin_tosses() -> None:
+    rng = np.random.default_rng(4)
+    reference = rng.standard_normal(5) + rng.standard_normal((64, 5)) * 1e-3  # one class for all
+    reference[:, :2] = 3.0 + rng.standard_normal((64, 2)) * 1e-3  # by a hair
+    actual = reference + rng.standard_normal((64, 5)) * 0.02
+    verdict = agreement_verdict(reference, actual)
+    assert check_of(verdict, Question.QUANTIZATION, "top1_agreement").measured < 0.8
+    assert verdict.outcome == "pass"
+
+
+def test_noise_beyond_what_warns_excuses_no_change_of_class() -> None:
+    """Measured noise alone would leave only those samples that agree."""
+    reference = trained_scores()
+    actual = reference + np.random.default_rng(5).standard_normal((64, 5)) * 3.0
+    verdict = agreement_verdict(reference, actual, limits=limits_with(["int8.snr_db=none"]))
+    check = check_of(verdict, Question.QUANTIZATION, "clear_top1_agreement")
+    assert check.samples == 64
+    assert not check.passed
+
+
+def test_a_few_clear_samples_are_told_only() -> None:
+    reference = trained_scores(7)
+    verdict = agreement_verdict(reference, np.roll(reference, 1, axis=1))
+    check = check_of(verdict, Question.QUANTIZATION, "clear_top1_agreement")
+    assert (check.samples, check.limit, check.warn_limit) == (7, None, None)
+
+
+def test_snr_and_cosine_warn_before_they_fail() -> None:
+    reference = trained_scores()
+    noise = np.random.default_rng(6).standard_normal(reference.shape)
+    share = np.sqrt(np.square(reference).mean() / np.square(noise).mean())
+    for decibels, outcome in ((20, "pass"), (8, "warn"), (3, "fail")):
+        actual = reference + noise * share * 10 ** (-decibels / 20)
+        check = check_of(agreement_verdict(reference, actual), Question.QUANTIZATION, "snr_db")
+        found = "fail" if not check.passed else "warn" if check.warned else "pass"
+        assert found == outcome
+    quiet = limits_with(["int8.snr_db=none"])
+    assert quiet.int8.warn_snr_db is None

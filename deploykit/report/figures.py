@@ -14,6 +14,8 @@ def format_figure(metric: str, value: float) -> str:
         "snr_db": as_decibels,
         "cosine": as_cosine,
         "top1_agreement": as_percent,
+        "clear_top1_agreement": as_percent,
+        "top1_loss": as_percent,
     }
     return shown.get(metric, as_error)(value)
 

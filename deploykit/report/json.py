@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploykit.errors import DataError, UnsupportedOp
-from deploykit.json_file import number
+from deploykit.json_file import number, whole
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import (
     Check,
@@ -36,13 +36,15 @@ def report_to_json(report: Report) -> str:
 def report_to_dict(report: Report) -> dict[str, Any]:
     """The report as plain data, `report_from_dict` reads it back.
 
-    ``passed`` is reported for readers; it follows from the figures and is not read back.
+    ``passed``, ``warned`` and ``interval`` are reported for readers: what follows from the
+    figures is not read back.
     """
     return {
         "schema": SCHEMA,
         "model": report.model,
         "reference": report.reference,
         "passed": report.passed,
+        "warned": report.warned,
         "warnings": list(report.warnings),
         "failed_before": list(report.failed_before),
         "verdicts": [verdict_to_dict(v) for v in report.verdicts],
@@ -166,18 +168,25 @@ def _runner_from_dict(data: Mapping[str, Any]) -> RunnerInfo:
 
 
 def _check_to_dict(check: Check) -> dict[str, Any]:
-    return {
+    data = {
         "question": check.question.name.lower(),
         "value": check.value,
         "metric": check.metric,
         "measured": _number(check.measured),
         "limit": _number(check.limit),
+        "warn_limit": _number(check.warn_limit),
         "at_most": check.at_most,
         "passed": check.passed,
+        "warned": check.warned,
     }
+    if check.samples is not None:
+        data["samples"] = check.samples
+        data["interval"] = check.interval and list(check.interval)
+    return data
 
 
 def _check_from_dict(data: Mapping[str, Any]) -> Check:
+    warn, samples = data.get("warn_limit"), data.get("samples")  # older reports have neither
     return Check(
         question=Question[str(data["question"]).upper()],
         value=str(data["value"]),
@@ -185,6 +194,8 @@ def _check_from_dict(data: Mapping[str, Any]) -> Check:
         measured=_float(data["measured"]),
         limit=None if data["limit"] is None else _float(data["limit"]),
         at_most=bool(data["at_most"]),
+        warn_limit=None if warn is None else _float(warn),
+        samples=None if samples is None else whole(samples, "a number of samples"),
     )
 
 

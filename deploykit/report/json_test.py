@@ -37,6 +37,8 @@ CHECKS = st.builds(
     measured=INFINITE_OR_NOT,
     limit=st.none() | INFINITE_OR_NOT,
     at_most=st.booleans(),
+    warn_limit=st.none() | INFINITE_OR_NOT,
+    samples=st.none() | st.integers(1, 99),
 )
 RUNNERS = st.builds(
     RunnerInfo,
@@ -125,7 +127,16 @@ def test_a_report_of_before_there_were_refusals_is_read() -> None:
     document = report_to_dict(Report("net", "torch 2", (verdict(),)))
     del document["left_out"]
     del document["verdicts"][0]["outcome"]
+    del document["warned"]
     assert report_from_dict(document) == Report("net", "torch 2", (verdict(),))
+
+
+def test_a_check_of_before_there_were_warnings_is_read() -> None:
+    check = Check(Question.QUANTIZATION, "y", "cosine", 0.85, 0.8, at_most=False)
+    document = verdict_to_dict(verdict(check))
+    for name in ("warn_limit", "warned"):
+        del document["checks"][0][name]
+    assert verdict_from_dict(document) == verdict(check)
 
 
 def verdict(*checks: Check, **details: Any) -> Verdict:

@@ -12,7 +12,7 @@ from deploykit.report.figures import (
     format_figure,
     or_infinite,
 )
-from deploykit.report.verdict_table import aligned, render_verdicts
+from deploykit.report.verdict_table import aligned, noise_limits, render_verdicts
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import Check, LayerRow, Question, Report, SkippedTarget, StageRow, Verdict
 
@@ -32,6 +32,7 @@ _WORDS = {
     "snr_db": "signal to noise",
     "cosine": "cosine of the worst sample",
     "top1_agreement": "top-1 agreement",
+    "clear_top1_agreement": "top-1 agreement where the reference's margin exceeds the noise",
 }
 _ADVICE = {
     Question.CONVERSION: (
@@ -64,10 +65,11 @@ def render_report(
     lines = [f"model: {report.model}   reference: {report.reference}{samples}", ""]
     lines += render_verdicts(report.verdicts, report.skipped, width=width, color=color)
     below: list[str] = []
+    below += noise_limits(report.verdicts)
     if machines := _machines(report.verdicts):
         below += ["", *machines]
     for verdict in report.verdicts:
-        if verbose or not verdict.passed:
+        if verbose or not verdict.passed or verdict.warned:
             below += ["", *_details(verdict, verbose=verbose)]
     if report.stages:
         below += ["", "stages against the float reference", *_stages(report.stages)]
@@ -170,26 +172,41 @@ def _details(verdict: Verdict, *, verbose: bool) -> list[str]:
         lines += [f"  {line}" for line in verdict.error.splitlines()]
     elif not verdict.checks:
         lines.append("  nothing was compared")
-    shown = [c for c in verdict.checks if verbose or not c.passed]
+    shown = [c for c in verdict.checks if verbose or not c.passed or c.warned]
     lines += [f"  {_format_check(c, verdict.precision)}" for c in shown]
     for question, advice in _ADVICE.items():
-        if any(c.question is question and not c.passed for c in verdict.checks):
+        if any(c.question is question and (not c.passed or c.warned) for c in verdict.checks):
             lines.append(f"  what to do about {question.value}: {advice}")
     return lines
 
 
 def _format_check(check: Check, precision: str) -> str:
-    outcome = "ok  " if check.passed else "FAIL"
+    outcome = "FAIL" if not check.passed else "WARN" if check.warned else "ok  "
     figure = format_figure(check.metric, check.measured)
     kind = "value" if check.metric.startswith("layer_error") else "output"
     words = _WORDS.get(check.metric, check.metric)
     what = f"{check.question.value}, {kind} '{check.value}': {words}"
     unit = " dB" if check.metric == "snr_db" else ""
-    words = f"{outcome} {what} {figure}{unit}"
-    if check.limit is None:
+    words = f"{outcome} {what} {figure}{unit}{_confidence(check)}"
+    if check.limit is None and check.warn_limit is None:
         return f"{words} (told only)"
     name = check.metric
     if check.question is Question.QUANTIZATION and name == "max_error_over_range":
         name = "reference_error_over_range"
     bound = "at most" if check.at_most else "at least"
-    return f"{words}; limit {bound} {check.limit:g} (--limit {precision}.{name}=...)"
+    limits = []
+    if check.limit is not None:
+        limits.append(f"limit {bound} {check.limit:g} (--limit {precision}.{name}=...)")
+    if check.warn_limit is not None and not (check.passed and not check.warned):
+        limits.append(
+            f"warns unless {bound} {check.warn_limit:g} (--limit {precision}.warn_{name}=...)"
+        )
+    return "; ".join([words, *limits])
+
+
+def _confidence(check: Check) -> str:
+    """Of a share of samples: how many, and its 95 % confidence interval."""
+    if check.interval is None:
+        return ""
+    low, high = check.interval
+    return f" of {check.samples} samples (95 % interval {100 * low:.1f} to {100 * high:.1f} %)"

@@ -88,6 +88,8 @@ def test_a_report_that_passes_is_one_row_a_verdict() -> None:
             "tflite  int8       litert-reference 2.3.0  reference  1,613,120  1 LSB (<= 2)        "
             "18.3    0.99126  93.8 %  PASS"
         ),
+        "limits of fp32: error to the reference <= 0.0001",
+        "limits of int8: SNR >= 5 dB, cosine >= 0.8",
         "",
         "runner litert: LiteRT 2.3.0, XNNPACK, 1 thread",
         "  tflite fp32: partitions 1",
@@ -97,11 +99,34 @@ def test_a_report_that_passes_is_one_row_a_verdict() -> None:
     ]
 
 
+def test_a_warning_is_its_own_word_with_figure_limits_and_interval() -> None:
+    share = Check(QUANTIZATION, "logits", "clear_top1_agreement", 0.9, 0.8, False, 0.95, 60)
+    snr = Check(QUANTIZATION, "logits", "snr_db", 12.0, 5.0, False, 10.0)
+    conversion = Check(CONVERSION, "logits", "max_error_lsb", 1.0, 2.0, True)
+    warned = replace(verdict(), checks=(conversion, snr, share))
+    assert (warned.outcome, warned.passed) == ("warn", True)
+    report = Report("ghostnet", "torch", (FP32, warned))
+    assert (report.passed, report.warned, report.exit_code) == (True, True, 0)
+    assert report.exit_code_with(fail_on_warning=True) == 1
+    text = lines(report)
+    assert text[4].endswith("WARN")
+    assert (
+        "limits of int8: SNR >= 5 dB (warns unless >= 10 dB), top-1 of clear samples >= 80.0 % "
+        "(warns unless >= 95.0 %)"
+    ) in text
+    (told,) = [line for line in text if line.startswith("  WARN")]
+    assert "90.0 % of 60 samples (95 % interval 79.9 to 95.3 %)" in told
+    assert "--limit int8.warn_clear_top1_agreement" in told
+    assert "what to do about quantization noise" in "\n".join(text)
+    colored = render_report(report, color=True)
+    assert "\x1b[33mWARN" in colored
+
+
 def test_failures_are_spelled_out_with_what_to_do() -> None:
     report = Report("ghostnet", "torch", (FP32, verdict(lsb=5.5, snr=-0.04)), ("3 samples only",))
     text = lines(report)
     assert text[4].endswith("5.5 LSB (<= 2)      0.0     0.99126  93.8 %  FAIL")
-    assert text[10:] == [
+    assert text[12:] == [
         "",
         "FAIL tflite int8 on litert (ghostnet.int8.tflite)",
         (

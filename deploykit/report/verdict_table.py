@@ -42,8 +42,16 @@ _KINDS = {
     "repeat_error_over_range": "repeat ",
 }
 _TOLD = ("output_error_lsb", "output_error_over_range")
-_GREEN, _RED, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[0m"
-_PASSED = "PASS"
+_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+_COLORS = {"PASS": "\x1b[32m", "WARN": "\x1b[33m"}
+#: What is verified against the float reference, in words, and how its limit is shown.
+_NOISE: dict[str, tuple[str, Callable[[float], str]]] = {
+    "max_error_over_range": ("error to the reference", "{:g}".format),
+    "snr_db": ("SNR", "{:g} dB".format),
+    "cosine": ("cosine", "{:g}".format),
+    "top1_agreement": ("top-1", as_percent),
+    "clear_top1_agreement": ("top-1 of clear samples", as_percent),
+}
 
 Row = tuple[str, ...]
 
@@ -134,8 +142,29 @@ def _narrow(
 
 
 def _painted(row: Row) -> Row:
-    color = _GREEN if row[-1] == _PASSED else _RED
+    color = _COLORS.get(row[-1], _RED)
     return (*row[:-1], f"{color}{row[-1]}{_PLAIN}")
+
+
+def noise_limits(verdicts: Sequence[Verdict]) -> list[str]:
+    """The limits of the figures against the float reference, a line for each precision."""
+    lines: dict[str, dict[str, str]] = {}
+    for verdict in verdicts:
+        for check in verdict.checks:
+            if check.question is Question.QUANTIZATION and (words := _limit_words(check)):
+                lines.setdefault(verdict.precision, {})[check.metric] = words
+    return [f"limits of {name}: {', '.join(words.values())}" for name, words in lines.items()]
+
+
+def _limit_words(check: Check) -> str:
+    """A check's limits in words; empty if it has none."""
+    what, shown = _NOISE.get(check.metric, (check.metric, "{:g}".format))
+    sign = "<=" if check.at_most else ">="
+    parts = [] if check.limit is None else [f"{what} {sign} {shown(check.limit)}"]
+    if check.warn_limit is not None:
+        start = "" if parts else f"{what} "
+        parts.append(f"{start}(warns unless {sign} {shown(check.warn_limit)})")
+    return " ".join(parts)
 
 
 def format_conversion_error(verdict: Verdict, *, output: bool) -> str:
