@@ -168,7 +168,7 @@ def _runner_from_dict(data: Mapping[str, Any]) -> RunnerInfo:
 
 
 def _check_to_dict(check: Check) -> dict[str, Any]:
-    data = {
+    data: dict[str, Any] = {
         "question": check.question.name.lower(),
         "value": check.value,
         "metric": check.metric,
