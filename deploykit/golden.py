@@ -34,6 +34,23 @@ class Golden:
     runs: Mapping[str, Mapping[str, Mapping[str, FloatArray]]] = field(default_factory=dict)
     sensitivity: Mapping[str, float] = field(default_factory=dict)
 
+    def first(self, count: int) -> Golden:
+        """The vectors of the first ``count`` samples."""
+
+        def cut(arrays: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+            return {name: array[:count] for name, array in arrays.items()}
+
+        return Golden(
+            cut(self.inputs),
+            cut(self.reference),
+            {stage: cut(outputs) for stage, outputs in self.stages.items()},
+            {
+                file: {runner: cut(outputs) for runner, outputs in runs.items()}
+                for file, runs in self.runs.items()
+            },
+            self.sensitivity,
+        )
+
     def to_npz(self) -> bytes:
         """The vectors as an .npz; the same bytes for the same vectors.
 

@@ -69,6 +69,20 @@ class CalibrationData:
             samples += [samples[-1]] * (size - len(samples))
             yield {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}
 
+    def divided(self, count: int) -> tuple[CalibrationData, CalibrationData]:
+        """Without ``count`` samples, and those samples, at equal distances over the set.
+
+        Args:
+            count: From 1 to one less than there are.
+        """
+        apart = [(2 * i + 1) * self.count // (2 * count) for i in range(count)]
+        return self.subset(sorted(set(range(self.count)) - set(apart))), self.subset(apart)
+
+    def subset(self, chosen: Sequence[int]) -> CalibrationData:
+        """Some of the samples, by their numbers."""
+        words = f"{len(chosen)} of {self.description}"
+        return CalibrationData(words, len(chosen), lambda index: self.read(chosen[index]))
+
     def fingerprint(self) -> str:
         """SHA-256 over all tensors in order; it reads the whole set."""
         observer = SetObserver()

@@ -63,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-verify", action="store_true", help="write only, run nothing")
     parser.add_argument("--layers", action="store_true", help="compare value by value")
     parser.add_argument(
-        "--samples", type=sample_count, default=16, metavar="N", help="number of golden inputs (16)"
+        "--samples",
+        type=sample_count,
+        default=None,
+        metavar="N",
+        help="verify on N samples (64, or as many as there are; 16 synthetic ones without any)",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
 

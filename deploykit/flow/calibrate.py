@@ -20,28 +20,37 @@ if TYPE_CHECKING:
     from deploykit_quantize.method import Calibration
 
 
+#: From so many samples on, a fifth is kept apart to verify on.
+ENOUGH_TO_HOLD_OUT = 80
+
+
 @dataclass
 class Calibrator:
-    """The samples of a conversion: some calibrate, others are kept apart.
+    """The samples of a conversion: which calibrate, and which are kept apart.
 
-    The method ``auto`` chooses on samples that nothing was fitted to; those are the golden inputs
-    too. Other methods calibrate on all samples, and a warning says that golden inputs are among
-    them.
+    From `ENOUGH_TO_HOLD_OUT` samples on a fifth does not calibrate: conversions are verified on it,
+    and the method ``auto`` chooses by a few of them. Of fewer samples, all verify, most of them
+    having calibrated, and a warning says so. A checkpoint's own sample was put there to calibrate:
+    of it only what ``auto`` chooses by is kept apart, and is what is verified on.
 
     Attributes:
         fused: The fused stage.
         request: How to calibrate.
         progress: Called with one line a step.
         fitted: The samples that calibrate; None if there are none.
-        held: Samples kept apart; None if there are none.
+        held: Samples kept apart, by which a method is chosen; None if there are none.
+        verified: Samples that are verified on; None for synthetic ones.
+        seen: Whether some of those calibrate too.
         result: What quantization was given; None as long as nothing needed it.
     """
 
     fused: Model
     request: ConvertRequest
     progress: Callable[[str], None]
-    fitted: CalibrationData | None
-    held: CalibrationData | None
+    fitted: CalibrationData | None = None
+    held: CalibrationData | None = None
+    verified: CalibrationData | None = None
+    seen: bool = False
     result: Calibration | None = None
 
     @classmethod
@@ -57,27 +66,38 @@ class Calibrator:
         Raises:
             DataError: no data where they are needed, or data that cannot be read.
         """
-        from deploykit_quantize.choose_method import split_data
+        from deploykit_quantize.choose_method import choosing_samples, split_data
 
-        data, held = _load_data(fused, request, plan), None
-        chooses = request.chooses_method and request.calibration_table is None
-        if data is not None and chooses and needs_table(fused, plan, request):
-            data, held = split_data(data)
-        return cls(fused, request, progress, data, held)
-
-    @property
-    def golden(self) -> CalibrationData | None:
-        """Where golden inputs are taken from; None for synthetic ones."""
-        return self.held or self.fitted
+        data = _load_data(fused, request, plan)
+        found = cls(fused, request, progress, data, None, data)
+        if data is None or request.calibration_table is not None:
+            return found
+        if not needs_table(fused, plan, request):
+            return found
+        own = request.calibration is None
+        if not own and data.count >= ENOUGH_TO_HOLD_OUT:
+            found.fitted, found.verified = data.divided(data.count // 5)
+            if request.chooses_method:
+                found.held = choosing_samples(found.verified)
+        else:
+            if request.chooses_method:
+                found.fitted, found.held = split_data(data)
+            found.verified = (found.held if own else None) or data
+            found.seen = found.verified is data
+        return found
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Of the calibration set, and of golden inputs that calibrated."""
+        """Of the calibration set, and of samples that are verified on and calibrated."""
         if self.result is None:
             return ()
         found = self.result.table.warnings
-        if self.held is None and self.result.data is not None and self.request.verify:
-            found += ("the golden inputs are among the calibration samples",)
+        if self.seen and self.result.data is not None and self.request.verify:
+            words = (
+                "verified on samples that also calibrated: from "
+                f"{ENOUGH_TO_HOLD_OUT} images (--calibrate) on, a fifth is kept apart for that"
+            )
+            found += (words,)
         return found
 
     def calibrate(self) -> Calibration:
@@ -99,8 +119,10 @@ class Calibrator:
         suspicious = self.request.allow_suspicious
         table = collect_statistics(self.fused, self.fitted, allow_suspicious=suspicious)
         self.progress(f"calibrated on {table.samples} samples: {self.fitted.description}")
+        if self.verified is not None and not self.seen:
+            self.progress(f"kept apart to verify on: {self.verified.count} samples")
         if self.held is not None:
-            self.progress(f"kept apart to choose by, and as golden inputs: {self.held.count}")
+            self.progress(f"kept apart to choose the method by: {self.held.count} samples")
         self.result = Calibration(table, self.fitted, self.held)
         return self.result
 
@@ -111,6 +133,7 @@ class Calibrator:
         table, request = self.result.table, self.request
         return {
             "samples": table.samples,
+            "held_out": 0 if self.seen or self.verified is None else self.verified.count,
             "data_sha256": table.data_fingerprint,
             "method": request.method_name,
             "observer": request.observer.method if request.observer else "minmax",

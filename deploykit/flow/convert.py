@@ -93,7 +93,7 @@ def convert(
     made, refused = make_artifacts(fused, plan, request, calibrator.calibrate, progress)
     table = calibrator.result.table if calibrator.result else None
     skipped += refused
-    proof = _prove(model, fused, made, runners, request, calibrator.golden, progress)
+    proof = _prove(model, fused, made, runners, request, calibrator.verified, progress)
     made, unreadable = split_loadable(
         made, proof.verdicts if proof else None, timeout_s=request.timeout_s
     )

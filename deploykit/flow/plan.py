@@ -60,7 +60,9 @@ class ConvertRequest:
         verify: Whether to run what was written, and to keep golden vectors.
         runners: Names of runners; empty for all of each target's.
         cpus: ARM64 CPUs on which the files are run too (`deploykit.runners.arm64`).
-        samples: Number of golden inputs; emulated runners take fewer.
+        samples: Number of samples to verify on; None for 64, or all if there are fewer, and 16
+            synthetic ones where there are none. At most 16 are kept as golden vectors. Emulated
+            runners take fewer.
         limits: Overrides such as ``int8.max_error_lsb=3``.
         layers: Whether to compare value by value.
         keep_stages: Whether the bundle holds the stages as .onnx files, so that `verify` compares
@@ -83,7 +85,7 @@ class ConvertRequest:
     verify: bool = True
     runners: tuple[str, ...] = ()
     cpus: tuple[str, ...] = ()
-    samples: int = 16
+    samples: int | None = None
     limits: tuple[str, ...] = ()
     layers: bool = False
     keep_stages: bool = False

@@ -15,7 +15,7 @@ from deploykit.golden import Golden
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.attribute import compare_stages
 from deploykit.parity.compare import ArtifactRun, Expected, run_artifact, verify_run
-from deploykit.parity.golden import make_golden_inputs
+from deploykit.parity.golden import MOST_KEPT, make_golden_inputs
 from deploykit.parity.layers import compare_layers
 from deploykit.parity.limits import limits_with
 from deploykit.parity.local_errors import measure_local_errors
@@ -40,7 +40,8 @@ class ProofRequest:
         runners: Target → names of the runners that verify its artefacts.
         limits: Overrides of limits such as ``int8.max_error_lsb=3``; those of a runner's own stand
             before them.
-        samples: Number of golden inputs.
+        samples: Number of samples; None for the default of `make_golden_inputs`. Outputs are
+            compared on all of them, layers and stages on those that are kept.
         layers: Whether to compare value by value, and stage by stage.
         threads: Threads of each runtime.
         timeout_s: Time limit of each runtime, seconds.
@@ -48,7 +49,7 @@ class ProofRequest:
 
     runners: Mapping[str, tuple[str, ...]]
     limits: tuple[str, ...]
-    samples: int
+    samples: int | None
     layers: bool
     threads: int
     timeout_s: float
@@ -59,7 +60,7 @@ class Proof:
     """What `prove` found.
 
     Attributes:
-        golden: Inputs, and what the reference and each stage gave for them.
+        golden: Some of the inputs, and what the reference and each stage gave for them.
         reference: What gave the float reference, in words.
         verdicts: Artefact's file name → verdicts.
         stages: Each stage against the reference; empty if all is well and it was not asked for.
@@ -96,6 +97,7 @@ def prove(
         UserError: none of the runners that were asked for runs a file of an artefact.
     """
     inputs = make_golden_inputs(fused, data, request.samples)
+    kept = first_samples(inputs, MOST_KEPT)
     reference, words = _run_reference(model, fused, inputs, request)
     progress(f"float reference: {words}")
     stages: dict[str, Mapping[str, FloatArray]] = {}
@@ -116,8 +118,8 @@ def prove(
                 if not sensitivity and any(_is_off(run, expected) for _, run in results):
                     sensitivity = measure_sensitivity(
                         item.stage,
-                        inputs,
-                        stages[item.stage_key],
+                        kept,
+                        first_samples(stages[item.stage_key], MOST_KEPT),
                         threads=request.threads,
                         timeout_s=request.timeout_s,
                     )
@@ -132,14 +134,15 @@ def prove(
     if request.layers or not all(v.passed for v in verified):
         rows = compare_stages(
             _way_of(model, fused, made),
-            inputs,
-            reference,
+            kept,
+            first_samples(reference, MOST_KEPT),
             like=fused,
             limits=limits_with(request.limits),
             threads=request.threads,
             timeout_s=request.timeout_s,
         )
-    return Proof(Golden(inputs, reference, stages, runs, sensitivity), words, verdicts, rows)
+    golden = Golden(inputs, reference, stages, runs, sensitivity).first(MOST_KEPT)
+    return Proof(golden, words, verdicts, rows)
 
 
 #: Above this error over the range, rounding alone is measured: a quarter of the default limit.
@@ -248,7 +251,9 @@ class _Trial:
             self.item.artifact,
             self.item.stage,
             runner=self.runner,
-            inputs=first_samples(self.inputs, find_runner(self.runner).samples),
+            inputs=first_samples(
+                first_samples(self.inputs, MOST_KEPT), find_runner(self.runner).samples
+            ),
             options=self._options,
             timeout_s=self.request.timeout_s,
         )

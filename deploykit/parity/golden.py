@@ -24,10 +24,18 @@ _GRIDS = ((3, 0.5), (6, 0.25), (12, 0.15), (24, 0.1))
 _COLOR_SHARE = 0.35
 
 
+#: So many samples are verified on, where there are as many.
+SAMPLES = 64
+#: At most so many are kept in the bundle, which goes into an app.
+MOST_KEPT = 16
+
+
 def make_golden_inputs(
-    model: Model, data: CalibrationData | None, count: int
+    model: Model, data: CalibrationData | None, count: int | None = None
 ) -> dict[str, FloatArray]:
     """Input name → ``count`` samples, float32 (count, ...), in NCHW or plain.
+
+    The first `MOST_KEPT` are evenly spread over all of them, so that they can stand for the rest.
 
     Args:
         model: Any stage; its inputs and its preprocessing contract count.
@@ -35,11 +43,13 @@ def make_golden_inputs(
             ``count``. None for synthetic ones: smooth images within the range of the contract
             (0..1 without one), and uniform numbers in -1..1 for inputs that are no images. They
             are the same on every machine.
-        count: Number of samples, at least 1.
+        count: Number of samples, at least 1; None for `SAMPLES`, and `MOST_KEPT` synthetic ones.
 
     Raises:
         ContractError: no sample is asked for.
     """
+    if count is None:
+        count = MOST_KEPT if data is None else SAMPLES
     if count < 1:
         raise ContractError(f"{count} golden inputs", expected="at least one")
     if data is None:
@@ -54,13 +64,19 @@ def make_golden_inputs(
 
 def _evenly_spaced(data: CalibrationData, count: int) -> dict[str, FloatArray]:
     taken = min(count, data.count)
-    # The middle of each of ``taken`` equal spans: no sample twice.
-    wanted = [(2 * i + 1) * data.count // (2 * taken) for i in range(taken)]
-    samples = [data.read(index) for index in wanted]
+    wanted = _middles(data.count, taken)
+    first = _middles(taken, min(taken, MOST_KEPT))
+    order = [*first, *sorted(set(range(taken)) - set(first))]
+    samples = [data.read(wanted[index]) for index in order]
     return {
         name: np.stack([sample[name] for sample in samples]).astype(np.float32, copy=False)
         for name in samples[0]
     }
+
+
+def _middles(count: int, taken: int) -> list[int]:
+    """The middle of each of ``taken`` equal spans of ``count`` samples: none comes twice."""
+    return [(2 * i + 1) * count // (2 * taken) for i in range(taken)]
 
 
 class _Uniform:

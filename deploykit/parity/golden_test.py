@@ -11,7 +11,7 @@ import pytest
 from deploykit.calibration.data import CalibrationData
 from deploykit.errors import ContractError
 from deploykit.model import Model, SourceInfo, Stage
-from deploykit.parity.golden import make_golden_inputs
+from deploykit.parity.golden import MOST_KEPT, make_golden_inputs
 from deploykit.preprocess import Preprocess
 
 
@@ -73,6 +73,17 @@ def test_real_samples_are_taken_at_equal_distances(
     x: Any = make_golden_inputs(model(), counted(available), count)["x"]
     assert x[:, 0, 0, 0].tolist() == picked
     assert x.dtype == np.float32
+
+
+def test_the_first_samples_stand_for_all_and_none_comes_twice() -> None:
+    """They are what a bundle keeps."""
+    x: Any = make_golden_inputs(model(), counted(640))["x"]
+    picked = x[:, 0, 0, 0].astype(int).tolist()
+    assert len(set(picked)) == len(picked) == 64
+    steps = np.diff(picked[:MOST_KEPT])
+    assert steps.tolist() == [40] * 15
+    assert len(make_golden_inputs(model(), counted(40))["x"]) == 40
+    assert len(make_golden_inputs(model(), None)["x"]) == MOST_KEPT
 
 
 def test_what_cannot_be_made_is_refused() -> None:

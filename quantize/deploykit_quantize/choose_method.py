@@ -36,6 +36,8 @@ from deploykit_quantize.weighted_layer import weighted_layer
 
 #: Samples from which on `auto` fits and chooses.
 ENOUGH_SAMPLES = 32
+#: At most so many choose.
+_MOST_TO_CHOOSE_BY = 16
 _SAMPLES_FOR_MSE = 100
 _LEAST_GAIN_DB = 0.1
 #: Beyond this much, one sample counts no more for or against a step.
@@ -51,14 +53,14 @@ def split_data(data: CalibrationData) -> tuple[CalibrationData, CalibrationData 
     """
     if data.count < ENOUGH_SAMPLES:
         return data, None
-    count = min(data.count // 4, 16)
-    held = [(2 * i + 1) * data.count // (2 * count) for i in range(count)]
-    rest = [i for i in range(data.count) if i not in set(held)]
-    return _subset(data, rest), _subset(data, held)
+    return data.divided(min(data.count // 4, _MOST_TO_CHOOSE_BY))
 
 
-def _subset(data: CalibrationData, chosen: list[int]) -> CalibrationData:
-    return data.chosen(chosen, f"{len(chosen)} of {data.description}")
+def choosing_samples(held: CalibrationData) -> CalibrationData:
+    """Those of samples that are kept apart by which the method is chosen, evenly spread."""
+    if held.count <= _MOST_TO_CHOOSE_BY:
+        return held
+    return held.divided(_MOST_TO_CHOOSE_BY)[1]
 
 
 def quantize_automatically(
