@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fuzz.mutate import Mutator, mutator_of
 from fuzz.onnx_odd import mutate_onnx
+from fuzz.seeds import ARCH, ARCH_INPUT, ARCH_OPTIONS
 
 #: Path of the mutated seed's folder, a scratch folder, number of the input → exit code.
 Entry = Callable[[Path, Path, int], int]
@@ -23,6 +24,7 @@ class Format:
         entry: What reads it; raises, or returns an exit code.
         mutated: Glob patterns of the files that are mutated.
         weight: Its share of all inputs.
+        cost_ms: About what one input takes; with the weight, its share of the time.
         slow_s: Beyond this, an input counts as a hang.
     """
 
@@ -30,7 +32,8 @@ class Format:
     entry: Entry
     mutated: tuple[str, ...] = ("*",)
     weight: float = 1.0
-    slow_s: float = 30.0
+    cost_ms: float = 50.0
+    slow_s: float = 60.0
 
     def mutator(self, file: Path, content: bytes) -> Mutator:
         """How one of its files is mutated."""
@@ -63,13 +66,13 @@ def _onnx(folder: Path, scratch: Path, number: int) -> int:
 def _artefact(runners: tuple[str, ...]) -> Entry:
     def entry(folder: Path, scratch: Path, number: int) -> int:
         path = _only(folder)
-        if number % 100 == 0:  # a crash of the runtime is a verdict
+        if number % 50 == 0:  # a crash of the runtime is a verdict
             import numpy as np
 
             from deploykit.runners.base import RunnerSpec
             from deploykit.runners.process import open_runner
 
-            name = runners[number // 100 % len(runners)]
+            name = runners[number // 50 % len(runners)]
             with open_runner(RunnerSpec(name, str(path), {}, 20.0)) as runner:
                 runner.run({"input": np.zeros((1, 3, 8, 8), np.float32)})
         return _cli("inspect", path)
@@ -125,12 +128,14 @@ def _data(folder: Path, scratch: Path, number: int) -> int:
 
 
 def _checkpoint(folder: Path, scratch: Path, number: int) -> int:
-    from deploykit.sources.load import open_torch_source
+    from deploykit.sources.load import load, open_torch_source
     from deploykit.sources.options import LoadOptions
 
     path = _only(folder)
-    arch = "deploykit/mobilenet_v1" if path.suffix == ".safetensors" else ""
-    open_torch_source(path, LoadOptions(arch=arch, input_shape=(1, 3, 16, 16)))
+    named = {"arch": ARCH, "arch_kwargs": ARCH_OPTIONS} if path.suffix == ".safetensors" else {}
+    if number % 250 == 0:  # once more with the export
+        load(path, options=LoadOptions(input_shape=ARCH_INPUT, **named))
+    open_torch_source(path, LoadOptions(input_shape=ARCH_INPUT, **named))
     return 0
 
 
@@ -141,7 +146,7 @@ def _program(folder: Path, scratch: Path, number: int) -> int:
 
     path = _only(folder)
     kind = detect(path).kind
-    if number % 1000 == 0:
+    if number % 3000 == 1500:
         return _checkpoint(folder, scratch, number)
     if kind is SourceKind.EXPORTED_PROGRAM:
         check_program_archive(path)
@@ -154,24 +159,25 @@ def _tensorflow(folder: Path, scratch: Path, number: int) -> int:
 
 
 FORMATS = (
-    Format("onnx", _onnx, weight=6.0),
-    Format("preprocess", _preprocess, weight=2.0),
-    Format("manifest", _bundle, ("deploykit.json",)),
-    Format("golden", _bundle, ("golden.npz",)),
-    Format("calibration", _calibration, ("calibration.json",)),
-    Format("images", _data, weight=2.0),
-    Format("arrays", _data, weight=2.0),
-    Format("tflite", _artefact(("litert", "litert-reference"))),
-    Format("ncnn", _artefact(("ncnn",))),
-    Format("coreml", _artefact(("coreml-reference",)), ("**/*.mlmodel", "**/*.json", "**/*.bin")),
-    Format("ort", _artefact(("onnxruntime-ort",))),
-    Format("pt", _checkpoint),
-    Format("safetensors", _checkpoint),
-    Format("pt2", _program),
-    Format("torchscript", _program),
-    Format("keras", _tensorflow),
-    Format("saved_model", _tensorflow),
-)
+    Format("onnx", _onnx, weight=1.5, cost_ms=250, slow_s=120),
+    Format("preprocess", _preprocess, weight=14.0, cost_ms=9),
+    Format("manifest", _bundle, ("deploykit.json",), weight=8.0, cost_ms=15),
+    Format("golden", _bundle, ("golden.npz",), weight=2.0, cost_ms=70),
+    Format("calibration", _calibration, ("calibration.json",), weight=3.0),
+    Format("images", _data, weight=20.0, cost_ms=3),
+    Format("arrays", _data, weight=16.0, cost_ms=5),
+    Format("tflite", _artefact(("litert", "litert-reference")), weight=1.0, cost_ms=120),
+    Format("ncnn", _artefact(("ncnn",)), weight=1.5),
+    Format("coreml", _artefact(("coreml-reference",)), ("**/*.mlmodel", "**/*.json", "**/*.bin"),
+           weight=1.5),
+    Format("ort", _artefact(("onnxruntime-ort",)), weight=0.6, cost_ms=100),
+    Format("pt", _checkpoint, weight=2.0, cost_ms=80),
+    Format("safetensors", _checkpoint, weight=6.0, cost_ms=20),
+    Format("pt2", _program, weight=11.0, cost_ms=8),
+    Format("torchscript", _program, weight=11.0, cost_ms=3),
+    Format("keras", _tensorflow, weight=2.5, cost_ms=20),
+    Format("saved_model", _tensorflow, weight=2.5, cost_ms=20),
+)  # fmt: skip
 
 
 def choose_file(format_: Format, folder: Path, rng: random.Random) -> Path:

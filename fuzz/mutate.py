@@ -274,8 +274,8 @@ def mutate_zip(data: bytes, rng: random.Random) -> bytes:
         members[at] = (rng.choice(_NAMES) or "empty", content, method)
     elif kind == 2:
         members.append(members[at])
-    elif kind == 3 and rng.random() < 0.05:
-        members[at] = (name, bytes(400 << 20), zipfile.ZIP_DEFLATED)
+    elif kind == 3 and rng.random() < 0.01:
+        members[at] = (name, bytes(300 << 20), zipfile.ZIP_DEFLATED)
     else:
         members[at] = (name, mutator_of(name, content)(content, rng), method)
     out = _written(members)

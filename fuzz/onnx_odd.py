@@ -68,7 +68,7 @@ def _change_attribute(model: onnx.ModelProto, rng: random.Random) -> None:
     if node.attribute and kind == 0:
         del node.attribute[rng.randrange(len(node.attribute))]
     elif node.attribute and kind == 1:
-        rng.choice(node.attribute).type = rng.randrange(0, 16)  # type: ignore[assignment]
+        rng.choice(node.attribute).type = rng.randrange(0, 15)  # type: ignore[assignment]
     else:
         name = rng.choice([*(a.name for a in node.attribute), *_ATTRIBUTES])
         kept = [a for a in node.attribute if a.name != name]

@@ -1,6 +1,6 @@
 """Fuzz all formats and print a table.
 
-    python -m fuzz.run [--seconds 120] [--inputs N] [--seed 0] [--only onnx,pt] [--keep FOLDER]
+    python -m fuzz.run [--seconds 120] [--inputs N] [--jobs 1] [--only onnx,pt] [--seeds FOLDER]
 
 Each input is made of a seed file by a mutator whose generator is seeded by (seed, format, number),
 so any input can be made again. It is ``refused`` (an error with words), ``accepted``, or a fault:
@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,27 +103,77 @@ def verified(answer: dict[str, Any], *, warm: bool) -> tuple[str, str, float]:
 
 
 def fuzz(
-    formats: list[Format], *, seconds: float, inputs: int, seed: int, folder: Path, start: int = 0
+    formats: list[Format],
+    *,
+    seconds: float,
+    inputs: int,
+    seed: int,
+    folder: Path,
+    start: int = 0,
+    jobs: int = 1,
 ) -> dict[str, Tally]:
-    """Run until the time or the inputs are used up; format → tally."""
+    """Run until the time or the inputs are used up; format → tally.
+
+    Args:
+        formats: Those without seeds are left out.
+        seconds: For all formats together; what one leaves over is the others'.
+        inputs: Of all formats together, shared out by weight.
+        seed: Of the mutators.
+        folder: The seeds; each format works in a copy.
+        start: Number of the first input.
+        jobs: Formats at a time.
+    """
     formats = [f for f in formats if (folder / f.name).is_dir()]
     total = sum(f.weight for f in formats)
-    tallies: dict[str, Tally] = {}
-    for format_ in formats:
-        # A worker a format: what one imports is not in another's peak.
-        worker = Worker(folder, seed)
-        tally = tallies[format_.name] = Tally()
-        end = time.monotonic() + seconds * format_.weight / total
-        for number in range(start, start + max(1, round(inputs * format_.weight / total))):
-            if time.monotonic() > end:
-                break
-            tally.add(number, *worker.ask(format_, number))
-        worker.close()
-    return tallies
+    budget = _Budget(seconds * jobs, formats)
+
+    def run(format_: Format) -> Tally:
+        tally = Tally()
+        end = time.monotonic() + budget.take(format_)
+        with tempfile.TemporaryDirectory(prefix="deploykit-fuzz-") as scratch:
+            seeds = Path(shutil.copytree(folder, Path(scratch) / "seeds"))
+            # A worker a format: what one imports is not in another's peak.
+            worker = Worker(seeds, seed)
+            for number in range(start, start + max(1, round(inputs * format_.weight / total))):
+                if time.monotonic() > end:
+                    break
+                tally.add(number, *worker.ask(format_, number))
+            worker.close()
+        budget.give_back(end - time.monotonic())
+        print(format_table({format_.name: tally}), file=sys.stderr, flush=True)
+        return tally
+
+    with ThreadPoolExecutor(jobs) as pool:
+        longest = sorted(formats, key=lambda f: -f.weight * f.cost_ms)
+        tallies = dict(zip([f.name for f in longest], pool.map(run, longest), strict=True))
+    return {f.name: tallies[f.name] for f in formats}
+
+
+class _Budget:
+    """The seconds that are left, shared out by what the inputs of a format cost."""
+
+    def __init__(self, seconds: float, formats: list[Format]) -> None:
+        self._left = seconds
+        self._shares = sum(f.weight * f.cost_ms for f in formats)
+        self._lock = threading.Lock()
+
+    def take(self, format_: Format) -> float:
+        """The seconds of one format."""
+        with self._lock:
+            share = format_.weight * format_.cost_ms
+            seconds = self._left * share / self._shares
+            self._left -= seconds
+            self._shares -= share
+        return seconds
+
+    def give_back(self, seconds: float) -> None:
+        """What a format did not use."""
+        with self._lock:
+            self._left += max(seconds, 0)
 
 
 def _seeds(kept: Path | None, folder: Path, formats: set[str]) -> Path:
-    """A folder of seeds to work in: new ones, or a copy of those that were kept."""
+    """A folder of seeds: new ones, or those that were kept."""
     from fuzz.seeds import make_seeds
 
     if kept is None:
@@ -129,7 +181,7 @@ def _seeds(kept: Path | None, folder: Path, formats: set[str]) -> Path:
         return folder
     if not kept.exists():
         make_seeds(kept, {f.name for f in FORMATS})
-    return Path(shutil.copytree(kept, folder / "seeds"))
+    return kept
 
 
 def format_table(tallies: dict[str, Tally]) -> str:
@@ -163,6 +215,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=10**9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=0, help="number of the first input")
+    parser.add_argument("--jobs", type=int, default=1, help="formats at a time")
     parser.add_argument("--only", default="", help="formats, comma-separated")
     parser.add_argument("--seeds", type=Path, help="keep the seeds here, and take those of before")
     args = parser.parse_args()
@@ -170,7 +223,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="deploykit-fuzz-") as folder:
         tallies = fuzz(
             chosen, seconds=args.seconds, inputs=args.inputs, seed=args.seed, start=args.start,
-            folder=_seeds(args.seeds, Path(folder), {f.name for f in chosen}),
+            jobs=args.jobs, folder=_seeds(args.seeds, Path(folder), {f.name for f in chosen}),
         )  # fmt: skip
     print(format_table(tallies))
     return int(any(t.counts[f] for t in tallies.values() for f in FAULTS))

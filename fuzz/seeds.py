@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-#: Named by fuzzed checkpoints; `deploykit.zoo` builds it in a few milliseconds.
+#: The network of fuzzed checkpoints, which is built in a few milliseconds.
 ARCH_INPUT = (1, 3, 16, 16)
+ARCH = "deploykit/mobilenet_v1"
+ARCH_OPTIONS: dict[str, Any] = {"num_classes": 5, "width": 0.03}
 
 
 def make_seeds(folder: Path, formats: set[str]) -> None:
@@ -167,7 +171,17 @@ def _make_bundle(folder: Path, model: Path) -> None:
             "--allow-suspicious-calibration")  # fmt: skip
     for arguments in (
         ("--to", "all", "--fp32", "--ort", "--no-verify", *int8, "--out", bundle),
-        ("--to", "onnx", *int8, "--samples", "2", "--runner", "onnxruntime", "--out", verified),
+        (
+            "--to",
+            "onnx",
+            *int8,
+            "--samples",
+            "2",
+            "--runner",
+            "onnxruntime-plain",
+            "--out",
+            verified,
+        ),
     ):
         text = io.StringIO()
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
@@ -192,30 +206,41 @@ def _make_torch(folder: Path) -> None:
     import torch
     from torch import nn
 
+    from deploykit.architectures.mobilenet_v1 import MobileNetV1
+
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 5)
     ).eval()
     example = torch.zeros(ARCH_INPUT)
-    for name in ("pt/zip", "pt/legacy", "pt2/program", "torchscript/traced", "safetensors/weights"):
+    for name in ("pt/zip", "pt/legacy", "pt/timm", "pt2/program", "torchscript/traced",
+                 "safetensors/weights"):  # fmt: skip
         (folder / name).mkdir(parents=True)
+    weights = MobileNetV1(**ARCH_OPTIONS).state_dict()
     checkpoint = {
         "format": "deploykit.checkpoint/1",
-        "arch": "deploykit/mobilenet_v1",
-        "arch_kwargs": {"num_classes": 5},
-        "state_dict": net.state_dict(),
+        "arch": ARCH,
+        "arch_kwargs": ARCH_OPTIONS,
+        "state_dict": weights,
         "preprocess": {"size": [16, 16]},
         "labels": ["a", "b", "c", "d", "e"],
     }
+    timm = {
+        "arch": ARCH,
+        "args": argparse.Namespace(num_classes=5, model_kwargs={"width": 0.03}, input_size=(3, 16, 16)),
+        "state_dict_ema": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "epoch": 3,
+    }  # fmt: skip
     torch.save(checkpoint, folder / "pt/zip/model.pt")
     torch.save(checkpoint, folder / "pt/legacy/model.pt", _use_new_zipfile_serialization=False)
+    torch.save(timm, folder / "pt/timm/model.pt")
     torch.export.save(torch.export.export(net, (example,)), folder / "pt2/program/model.pt2")
     torch.jit.trace(net, example).save(str(folder / "torchscript/traced/model.pt"))
     try:
         from safetensors.torch import save_file
     except ImportError:
         return
-    save_file(net.state_dict(), folder / "safetensors/weights/model.safetensors")
+    save_file(weights, folder / "safetensors/weights/model.safetensors")
 
 
 def _make_keras(folder: Path) -> None:

@@ -7,6 +7,8 @@ It runs the entry points in its own process, so that most inputs cost millisecon
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.metadata
 import io
 import json
 import os
@@ -16,6 +18,8 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz.formats import FORMATS, Format, choose_file
@@ -27,40 +31,75 @@ _MEMORY_BYTES = 6 << 30
 def main() -> None:
     """Answer until the input ends."""
     seeds, seed = Path(sys.argv[1]), sys.argv[2]
-    os.chdir(seeds)
+    prepare(seeds)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES * 4, _MEMORY_BYTES * 4))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    _raise_bugs()
     for line in sys.stdin:
         name, number = json.loads(line)
         print(json.dumps(run_one(seeds, seed, _BY_NAME[name], number)), file=replies, flush=True)
 
 
-def run_one(seeds: Path, seed: str, format_: Format, number: int) -> dict[str, object]:
-    """Mutate, read, and describe the outcome."""
+def prepare(seeds: Path) -> None:
+    """Make this process one that reads inputs below ``seeds``."""
+    os.chdir(seeds)
+    # Most of what a command on a small file costs: the list of installed packages, read five times.
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+    _raise_bugs()
+
+
+@dataclass(frozen=True)
+class OddInput:
+    """One input.
+
+    Attributes:
+        folder: The seed's folder.
+        file: The file in it that is mutated.
+        content: What stands in it instead.
+    """
+
+    folder: Path
+    file: Path
+    content: bytes
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """The odd file stands for the sound one within the block."""
+        sound = self.file.read_bytes()
+        self.file.write_bytes(self.content)
+        try:
+            yield
+        finally:
+            self.file.write_bytes(sound)
+
+
+def odd_input(seeds: Path, seed: str, format_: Format, number: int) -> OddInput:
+    """The input of that number, the same for the same seeds and seed."""
     rng = random.Random(f"{seed}:{format_.name}:{number}")
-    folders = sorted(p for p in (seeds / format_.name).iterdir() if p.is_dir())
-    folder = rng.choice(folders)
+    folder = rng.choice(sorted(p for p in (seeds / format_.name).iterdir() if p.is_dir()))
     file = choose_file(format_, folder, rng)
     sound = file.read_bytes()
-    odd = format_.mutator(file, sound)(sound, rng)
+    return OddInput(folder, file, format_.mutator(file, sound)(sound, rng))
+
+
+def run_one(seeds: Path, seed: str, format_: Format, number: int) -> dict[str, object]:
+    """Mutate, read, and describe the outcome."""
+    odd = odd_input(seeds, seed, format_, number)
     scratch = seeds / "scratch"
     scratch.mkdir(exist_ok=True)
     _reset_peak()
     before, start = _peak_mb(), time.monotonic()
-    file.write_bytes(odd)
     try:
-        outcome, detail = read_one(format_, folder, scratch, number)
+        with odd.in_place():
+            outcome, detail = read_one(format_, odd.folder, scratch, number)
     finally:
-        file.write_bytes(sound)
         shutil.rmtree(scratch, ignore_errors=True)
     return {
         "outcome": outcome,
         "detail": detail,
         "seconds": time.monotonic() - start,
         "mb": _peak_mb() - before,
-        "size_mb": len(odd) / 2**20,
+        "size_mb": len(odd.content) / 2**20,
     }
 
 
