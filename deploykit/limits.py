@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 
-from deploykit.errors import ContractError
+from deploykit.errors import ContractError, DataError
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -36,6 +36,8 @@ class Limits:
         json_bytes: Size of a JSON file: manifest, preprocessing contract, calibration table.
         image_pixels: Width times height of one image.
         samples: Images or tensors read of one data set.
+        activation_bytes: All values that a graph computes in one run, by their inferred shapes.
+        stage_seconds: Time of each pass, and of quantizing and writing one artefact.
         native_bytes: Memory that a C++ reader may allocate, beyond 16 times what it reads.
         native_seconds: Time that a C++ reader may take for one call.
         program_bytes: Memory that a program (TorchScript, .pt2, Keras, SavedModel) may allocate.
@@ -50,6 +52,8 @@ class Limits:
     json_bytes: int = 256 * _MIB
     image_pixels: int = 100_000_000
     samples: int = 1_000_000
+    activation_bytes: int = 4 * _GIB
+    stage_seconds: int = 300
     native_bytes: int = 512 * _MIB
     native_seconds: int = 120
     program_bytes: int = 8 * _GIB
@@ -111,6 +115,21 @@ def _parse_size(entry: str, text: str) -> int:
 def elements_of(shape: Sequence[int]) -> int:
     """Number of elements of a shape, exact however large."""
     return math.prod(shape)
+
+
+def check_samples(count: int, origin: str) -> None:
+    """Refuse a data set of which more samples would be read than the limits allow.
+
+    Raises:
+        DataError: it is one.
+    """
+    limit = current_limits().samples
+    if count > limit:
+        raise DataError(
+            f"{origin} has {count:,} samples",
+            expected=f"at most {limit:,}",
+            advice="take fewer with --samples, or --max samples=N allows more",
+        )
 
 
 def described_limits() -> Mapping[str, int]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from deploykit.array_file import map_npy, open_npz
 from deploykit.errors import DataError
+from deploykit.limits import check_samples
 
 ByteArray = npt.NDArray[np.uint8]
 LabelArray = npt.NDArray[np.int64]
@@ -70,6 +71,7 @@ class LabelledImages:
     calibration: ByteArray | None = None
 
     def __post_init__(self) -> None:
+        check_samples(len(self.images), "the labelled data set")
         _check_images("images", self.images)
         if self.calibration is not None:
             _check_images("calibration", self.calibration)

@@ -27,6 +27,7 @@ from deploykit.array_file import map_npy, open_npz
 from deploykit.calibration.check import SetObserver
 from deploykit.calibration.image_folder import DrawnImages, draw_images, open_image, spread
 from deploykit.errors import ContractError, DataError
+from deploykit.limits import check_samples
 from deploykit.model import Model
 from deploykit.preprocess import Preprocess
 from deploykit.tensors import Array, FloatArray, TensorSpec
@@ -195,6 +196,7 @@ def _data_of_array(
     limit: int | None,
 ) -> CalibrationData:
     read = array_reader(array, origin, model_input, preprocess)
+    check_samples(min(array.shape[0], limit or array.shape[0]), origin)
     chosen = spread(array.shape[0], limit)
     kind = "images" if array.dtype == np.uint8 else "tensors"
     return CalibrationData(

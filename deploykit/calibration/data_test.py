@@ -9,6 +9,7 @@ from PIL import Image
 
 from deploykit.calibration.data import load_calibration_data, sample_as_data
 from deploykit.errors import ContractError, DataError
+from deploykit.limits import Limits, limits_set
 from deploykit.preprocess import Preprocess
 from deploykit.tensors import TensorSpec
 from deploykit_testing.graphs import as_model, parse
@@ -180,3 +181,14 @@ def test_fingerprints_tell_sets_apart(tmp_path: Path) -> None:
         prints.append(load_calibration_data(tmp_path / "a.npy", INPUT, None).fingerprint())
     assert prints[0] == prints[1]  # the same tensors, whatever the layout in the file
     assert len(set(prints)) == 3
+
+
+def test_more_samples_than_the_limit_are_refused_and_fewer_of_them_taken(tmp_path: Path) -> None:
+    write_images(tmp_path / "photos", 5)
+    np.save(tmp_path / "tensors.npy", np.zeros((5, 3, 6, 8), np.float32))
+    with limits_set(Limits(samples=4)):
+        for path in (tmp_path / "photos", tmp_path / "tensors.npy"):
+            with pytest.raises(DataError, match="5 samples") as raised:
+                load_calibration_data(path, INPUT, CONTRACT)
+            assert "--max samples=N" in str(raised.value)
+            assert load_calibration_data(path, INPUT, CONTRACT, limit=4).count == 4

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploykit.errors import DataError
-from deploykit.limits import current_limits
+from deploykit.limits import check_samples, current_limits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,9 +94,11 @@ def draw_images(
         skip_unreadable: Whether images that cannot be decoded are omitted.
 
     Raises:
-        DataError: no images; or some of those drawn cannot be decoded: all are named at once.
+        DataError: no images, or more than the limits allow; or some of those drawn cannot be
+            decoded: all are named at once.
     """
     files = list_images(folder)
+    check_samples(min(len(files), limit or len(files)), str(folder))
     drawn = [files[index] for index in spread(len(files), limit)]
     kinds: Counter[str] = Counter()
     unreadable = []

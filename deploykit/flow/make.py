@@ -14,6 +14,7 @@ from deploykit.flow.plan import ConvertRequest, request_of
 from deploykit.graph.ops import is_canonical
 from deploykit.model import Model, Precision, Stage
 from deploykit.target import Artifact, Target, policy_of
+from deploykit.time_limit import time_limit
 from deploykit.verdict import SkippedTarget
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def make_artifacts(
         if refusal is None:
             ranges = table() if calibrated else None
             try:
-                made[key] = _make(fused, target, precision, request, ranges, progress)
+                with time_limit(f"writing {precision.value} for {target.name}"):
+                    made[key] = _make(fused, target, precision, request, ranges, progress)
             except Exception as error:
                 refusal = _as_refusal(error, target, precision)
         if refusal is not None:

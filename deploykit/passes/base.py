@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from deploykit.model import PassNote
+from deploykit.time_limit import time_limit
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -85,6 +86,7 @@ def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassNote, ...]:
     """Run passes in order on ``model``, in place; check that their requirements are met.
 
     Raises:
+        UnsupportedModelError: a pass took longer than `Limits.stage_seconds`.
         ValueError: a pass requires a fact that none before it ensures (a bug of the pipeline).
     """
     facts: set[str] = set()
@@ -94,7 +96,8 @@ def run_passes(model: ir.Model, passes: Sequence[Pass]) -> tuple[PassNote, ...]:
         if missing:
             raise ValueError(f"pass {one.name} requires {sorted(missing)}, which nothing ensures")
         try:
-            notes.extend(one.apply(model).notes)
+            with time_limit(f"the pass {one.name}"):
+                notes.extend(one.apply(model).notes)
         except Exception as error:
             error.add_note(f"in the pass {one.name}")
             raise

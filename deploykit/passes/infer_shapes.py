@@ -14,7 +14,9 @@ from deploykit.errors import UnsupportedModelError
 from deploykit.graph import native
 from deploykit.graph.reading import static_shape
 from deploykit.graph.skeleton import serialize_skeleton
+from deploykit.limits import current_limits, elements_of
 from deploykit.passes.base import Findings, Pass, PassResult
+from deploykit.printable import printable_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,13 +35,14 @@ class InferShapes(Pass):
         """Infer what is missing.
 
         Raises:
-            UnsupportedModelError: a value whose shape is not static, with its name and the cause.
+            UnsupportedModelError: a value whose shape is not static, with its name and the cause;
+                or values that take more memory than the limits allow.
         """
         findings = Findings(self.name)
         for value in model.graph.initializers.values():
             _describe_constant(value)
         if not _open_values(model.graph):
-            _refuse_empty(model.graph)
+            _refuse_sizes(model.graph)
             return findings.result()
         inferred = _infer(model)
         for node in model.graph:
@@ -53,8 +56,31 @@ class InferShapes(Pass):
             if all(static_shape(value) is not None for value in model.graph.inputs):
                 _refuse_contradictions(model)
             raise _dynamic_error(model.graph, left)
-        _refuse_empty(model.graph)
+        _refuse_sizes(model.graph)
         return findings.result()
+
+
+def _refuse_sizes(graph: ir.Graph) -> None:
+    _refuse_empty(graph)
+    _refuse_large(graph)
+
+
+def _refuse_large(graph: ir.Graph) -> None:
+    """One Expand or Resize may ask for terabytes: told before anything runs it."""
+    bytes_of = {
+        value: elements_of(static_shape(value) or ()) * (value.dtype.itemsize if value.dtype else 4)
+        for value in (*graph.inputs, *(v for node in graph for v in node.outputs))
+    }
+    total, limit = sum(bytes_of.values()), current_limits().activation_bytes
+    if total > limit:
+        largest = max(bytes_of, key=bytes_of.__getitem__)
+        raise UnsupportedModelError(
+            f"the values that the model computes take {total:,.0f} bytes, the largest of them "
+            f"{bytes_of[largest]:,.0f}: '{printable_name(largest.name or '')}' of shape "
+            f"{static_shape(largest)}",
+            expected=f"at most {limit:,} bytes in all",
+            advice="check the shapes in the file, or --max activation_bytes=SIZE allows more",
+        )
 
 
 def _refuse_empty(graph: ir.Graph) -> None:

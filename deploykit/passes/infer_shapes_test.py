@@ -6,6 +6,7 @@ import pytest
 
 from deploykit.errors import UnsupportedModelError
 from deploykit.graph.reading import known_shape, static_shape
+from deploykit.limits import Limits, limits_set
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit_testing.graphs import parse
 
@@ -55,3 +56,15 @@ def test_contradicting_shapes_are_an_error() -> None:
     model = parse("g (float[2,3] x, float[4,5] W) => (float[A,B] y) { y = MatMul (x, W) }")
     with pytest.raises(UnsupportedModelError, match="contradict"):
         InferShapes().apply(model)
+
+
+def test_values_of_gigabytes_are_refused_before_they_are_computed() -> None:
+    text = """g (float[1,3,8,8] x) => (float[N,C,H,W] y) <int64[4] s = {1000, 3, 800, 800}> {
+        big = Expand (x, s) y = Relu (big) }"""
+    with pytest.raises(
+        UnsupportedModelError, match=r"largest .*'big' of shape \(1000, 3, 800"
+    ) as e:
+        InferShapes().apply(parse(text.replace("8,8] x", "1,1] x")))
+    assert "--max activation_bytes" in str(e.value)
+    with limits_set(Limits(activation_bytes=64 << 30)):
+        InferShapes().apply(parse(text.replace("8,8] x", "1,1] x")))
