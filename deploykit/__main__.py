@@ -14,15 +14,20 @@ if (
     del sys.path[0]
 
 
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    # While the rest is imported nothing has been done: leave without a traceback.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+
+    from deploykit.cli import main as run
+
+    return run()
+
+
 def _leave(*_: object) -> None:
     os._exit(130)
 
-
-# While the rest is imported nothing has been done: leave without a traceback.
-for _number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(_number, _leave)
-
-from deploykit.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())
