@@ -91,7 +91,7 @@ def _count_interleaved(package: Package) -> int:
     count = 0
     for op in package.operations:
         if op.type == "concat":
-            (flag,) = op.inputs["interleave"]
-            value = constants[flag] if isinstance(flag, str) else flag
-            count += bool(np.all(np.asarray(value)))
+            flags = op.inputs.get("interleave", ())
+            values = [constants.get(f) if isinstance(f, str) else f for f in flags]
+            count += any(isinstance(v, np.ndarray) and bool(v.all()) for v in values)
     return count

@@ -7,13 +7,13 @@ All that is in the file is either in the result or refused; nothing is skipped i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploykit.errors import SourceError
+from deploykit.json_file import read_json
 from deploykit.tensors import Array
 from deploykit_coreml import package_format as names
 from deploykit_coreml.load_coremltools import load_protobuf
@@ -95,8 +95,7 @@ def package_folder(path: Path) -> Path:
 def is_package(path: Path) -> bool:
     """Whether a folder, or a manifest's folder, is a package, by the manifest's content."""
     try:
-        text = (package_folder(path) / names.MANIFEST).read_text(encoding="utf-8")
-        document = json.loads(text)
+        document = read_json(package_folder(path) / names.MANIFEST)
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and {"itemInfoEntries", "rootModelIdentifier"} <= set(
@@ -133,7 +132,10 @@ def read_package(path: Path) -> Package:
     try:
         operations = tuple(_read_operation(o, blobs) for o in block.operations)
         inputs = tuple((i.name, read_type(i.type)) for i in function.inputs)
-    except (LookupError, ValueError, OSError) as error:
+        described = [*spec.description.input, *spec.description.output]
+        features = {f.name: _read_feature(f) for f in described}
+        _check_operations(operations)
+    except (LookupError, TypeError, ValueError, OverflowError, OSError) as error:
         raise SourceError(
             f"{folder} is damaged, or has what is not known here: {error}",
             advice="convert the model again",
@@ -141,12 +143,11 @@ def read_package(path: Path) -> Package:
     about = spec.description.metadata
     given = {key: str(getattr(about, key)) for key in names.METADATA}
     metadata = {key: text for key, text in given.items() if text} | dict(about.userDefined)
-    described = [*spec.description.input, *spec.description.output]
     return Package(
         path=folder,
         specification=int(spec.specificationVersion),
         opset=function.opset,
-        features={f.name: _read_feature(f) for f in described},
+        features=features,
         inputs=inputs,
         operations=operations,
         outputs=tuple(block.outputs),
@@ -155,10 +156,18 @@ def read_package(path: Path) -> Package:
     )
 
 
+def _check_operations(operations: tuple[ProgramOp, ...]) -> None:
+    for op in operations:
+        if not op.outputs:
+            raise ValueError(f"a {op.type} without results")
+        if op.type == "const" and "val" not in op.attributes:
+            raise ValueError(f"the constant {op.outputs[0][0]!r} has no value")
+
+
 def _model_file(folder: Path) -> Path:
     manifest = folder / names.MANIFEST
     try:
-        document = json.loads(manifest.read_text(encoding="utf-8"))
+        document = read_json(manifest)
         item = document["itemInfoEntries"][document["rootModelIdentifier"]]["path"]
     except OSError as error:
         raise SourceError(

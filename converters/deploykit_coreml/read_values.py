@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from deploykit.limits import elements_of
 from deploykit.tensors import Array
 from deploykit_coreml.fit_palette import unpack_indices
 from deploykit_coreml.package_format import MODEL_PATH
@@ -101,7 +102,7 @@ class BlobFile:
             raise ValueError(f"the weight file has no record at {offset}")
         if dtype != type_.dtype:
             raise ValueError(f"the weight file holds {dtype or code} where {type_.dtype} is said")
-        count = int(np.prod(type_.shape, dtype=np.int64))
+        count = elements_of(type_.shape)
         bits = _BITS.get(dtype, 8 * np.dtype(dtype if dtype not in _BITS else "uint8").itemsize)
         if size * 8 < count * bits or start + size > len(content):
             raise ValueError(f"the weight file is too short for {count} elements of {dtype}")
@@ -153,6 +154,7 @@ def read_value(message: Any, blobs: BlobFile) -> Array | str | tuple[str, ...]:
 
     Raises:
         LookupError: a kind of constant that is not known here.
+        TypeError: it has numbers where its type says texts.
         ValueError: it does not fit its own type, or the weight file is damaged.
     """
     type_ = read_type(message.type)
@@ -177,10 +179,12 @@ def _read_tensor(tensor: Any, type_: ValueType) -> Array | str | tuple[str, ...]
         return texts[0] if type_.shape == () and len(texts) == 1 else texts
     if kind == "bytes" and type_.dtype in _BITS:
         packed = np.frombuffer(tensor.bytes.values, np.uint8)
-        count = int(np.prod(type_.shape, dtype=np.int64))
+        count = elements_of(type_.shape)
         return unpack_indices(packed, _BITS[type_.dtype], count).reshape(type_.shape)
     if kind == "bytes":
         return np.frombuffer(tensor.bytes.values, type_.dtype).reshape(type_.shape)
     if kind is None:  # an empty list is not written at all
+        if elements_of(type_.shape):
+            raise ValueError(f"a constant of shape {type_.shape} has no elements")
         return np.zeros(type_.shape, type_.dtype)
     return np.asarray(list(getattr(tensor, kind).values), type_.dtype).reshape(type_.shape)

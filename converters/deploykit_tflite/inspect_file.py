@@ -74,22 +74,47 @@ def _check(schema: Any, model: Any) -> None:
     """Walk everything that the report prints; a broken reference raises here."""
     if not model.subgraphs or not model.operatorCodes or not model.buffers:
         raise ValueError("no subgraph, operator code or buffer")
-    for subgraph in model.subgraphs:
-        count = len(subgraph.tensors)
-        indices = [*subgraph.inputs, *subgraph.outputs]
-        for op in subgraph.operators or ():
-            if not 0 <= op.opcodeIndex < len(model.operatorCodes):
-                raise IndexError("operator code")
-            indices += [*(op.inputs if op.inputs is not None else ()), *op.outputs]
-        if any(not -1 <= i < count for i in indices):
-            raise IndexError("tensor index")
-        for tensor in subgraph.tensors:
-            if not 0 <= tensor.buffer < len(model.buffers):
-                raise IndexError("buffer index")
-            _type_name(schema, tensor.type)
-            _text(tensor.name)
+    _text(model.description)
     for code in model.operatorCodes:
         _op_name(schema, code)
+    for entry in model.metadata or ():
+        _text(entry.name)
+        _check_index(entry.buffer, model.buffers)
+    for subgraph in model.subgraphs:
+        _text(subgraph.name)
+        for tensor in subgraph.tensors:
+            _check_tensor(schema, model, tensor)
+        for index in (*subgraph.inputs, *subgraph.outputs):
+            _check_index(index, subgraph.tensors)
+        for op in subgraph.operators or ():
+            _check_operator(model, subgraph, op)
+
+
+def _check_tensor(schema: Any, model: Any, tensor: Any) -> None:
+    _check_index(tensor.buffer, model.buffers)
+    _type_name(schema, tensor.type)
+    _text(tensor.name)
+    params = tensor.quantization
+    scales = params.scale if params is not None else None
+    zeros = params.zeroPoint if scales is not None else None
+    if scales is not None and zeros is not None and len(zeros) != len(scales):
+        raise ValueError("a zero point is missing")
+
+
+def _check_operator(model: Any, subgraph: Any, op: Any) -> None:
+    _check_index(op.opcodeIndex, model.operatorCodes)
+    if not len(op.outputs):
+        raise ValueError("an operator without outputs")
+    for index in op.outputs:
+        _check_index(index, subgraph.tensors)
+    for index in op.inputs if op.inputs is not None else ():
+        if index != -1:  # an optional input that is not there
+            _check_index(index, subgraph.tensors)
+
+
+def _check_index(index: int, among: Sequence[Any]) -> None:
+    if not 0 <= index < len(among):
+        raise IndexError(index)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.errors import ContractError, SourceError
+from deploykit.limits import SMALL_ARCHIVE_BYTES
 from deploykit.preprocess import Preprocess
 from deploykit.sources.torch_source import import_torch
 from deploykit.tensors import Array
@@ -47,6 +48,9 @@ KEY_ORDER = (
     "params",
     "weights",
 )
+
+#: Tied weights are views of the same bytes.
+_VIEWS_OF_A_BYTE = 4
 
 # Bookkeeping of averaged models that stands among their weights.
 _BOOKKEEPING = frozenset({"n_averaged"})
@@ -103,18 +107,43 @@ def load_data(path: Path) -> object:
     torch = import_torch("a checkpoint")
     try:
         with _plain_data_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content: object = torch.load(path, map_location="cpu", weights_only=True)
+        claimed = _claimed_bytes(content)
     except pickle.UnpicklingError as error:
         raise SourceError(
             f"{path} holds more than tensors and plain data: {_headline(error)}",
             expected="weights only; it was not executed",
             advice="save the weights alone: torch.save(model.state_dict(), FILE)",
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch raises what it stumbles over
         raise SourceError(
             f"torch cannot read {path}: {_headline(error)}",
             expected="a complete file of torch.save",
         ) from error
+    # A view of one element may say that it has any shape (a stride of 0).
+    if claimed > _VIEWS_OF_A_BYTE * path.stat().st_size + SMALL_ARCHIVE_BYTES:
+        raise SourceError(
+            f"the tensors in {path} claim {claimed:,} bytes, and the file has "
+            f"{path.stat().st_size:,}",
+            expected="tensors whose elements are in the file",
+            advice="save them as they are: tensor.contiguous()",
+        )
+    return content
+
+
+def _claimed_bytes(content: object) -> int:
+    """What all tensors in nested containers would take if each element were stored."""
+    import torch
+
+    total, inner, seen = 0, [content], set()
+    while inner:
+        value = inner.pop()
+        if isinstance(value, torch.Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, (Mapping, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            inner += value.values() if isinstance(value, Mapping) else value
+    return total
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from deploykit.sources.options import LoadOptions
 from deploykit.sources.stored_architecture import plain_kwargs, stored_architecture
 from deploykit.sources.torch_source import TorchSource, static_input_shape
 from deploykit.sources.weights import load_weights, strip_prefixes
+
+#: Arguments up to these make no network of an unusual size.
+_HARMLESS = {"num_classes": 1 << 16, "in_chans": 1 << 10}
+_SMALL_NETWORK = 1 << 24
 
 
 def open_checkpoint(path: Path, options: LoadOptions) -> TorchSource:
@@ -103,7 +108,39 @@ def _build(content: CheckpointContent, options: LoadOptions, origin: str) -> Arc
         name, own = options.arch, plain_kwargs(own, origin)
     else:
         name, own = stored_architecture(content.arch, own, origin)
+        _check_size(name, {**own, **options.arch_kwargs}, content, origin)
     return build_architecture(name, {**own, **options.arch_kwargs})
+
+
+def _check_size(
+    name: str, kwargs: Mapping[str, Any], content: CheckpointContent, origin: str
+) -> None:
+    """Refuse arguments of a file that ask for a network much larger than its weights.
+
+    Such a network is built on torch's device without memory first, unless they only say how many
+    channels and classes it has.
+
+    Raises:
+        SourceError: they do.
+    """
+    import torch
+
+    if all(k in _HARMLESS and isinstance(v, int) and v <= _HARMLESS[k] for k, v in kwargs.items()):
+        return
+    try:
+        with torch.device("meta"):
+            module = build_architecture(name, dict(kwargs)).module
+    except (NotImplementedError, SourceError):  # as it is built now, or it needs real weights
+        return
+    needed = sum(t.numel() for t in module.state_dict().values())
+    stored = sum(t.numel() for t in content.state_dict.values())
+    if needed > 2 * stored + _SMALL_NETWORK:
+        raise SourceError(
+            f"{origin} names {name} with arguments that make {needed:,} weights, and holds "
+            f"{stored:,}",
+            expected="the arguments with which it was trained",
+            advice="give them, e.g. --arch-kwargs num_classes=10",
+        )
 
 
 def _preprocess_of(

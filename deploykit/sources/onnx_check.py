@@ -13,14 +13,14 @@ is held against ONNX's own declarations, so that what comes after may rely on it
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from deploykit.errors import SourceError, UnsupportedModelError
 from deploykit.limits import current_limits, elements_of
 from deploykit.printable import printable_name
+from deploykit.sources.onnx_schema import schema_of
 
 if TYPE_CHECKING:
     import onnx
@@ -78,9 +78,13 @@ def check_proto(proto: onnx.ModelProto, path: Path) -> None:
     try:
         _Checker(str(path)).check_model(proto)
     except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path} is a damaged ONNX file: a name in it is not UTF-8", advice="get the file again"
-        ) from error
+        raise _not_text(str(path)) from error
+
+
+def _not_text(origin: str) -> SourceError:
+    return SourceError(
+        f"{origin} is a damaged ONNX file: a name in it is not UTF-8", advice="get the file again"
+    )
 
 
 class _Checker:
@@ -95,7 +99,17 @@ class _Checker:
             advice="check it with onnx.checker, or export it again",
         )
 
+    def _check_text(self, *texts: str) -> None:
+        # protobuf raises, or gives the bytes, according to its version.
+        if any(isinstance(text, bytes) for text in texts):
+            raise _not_text(self._origin)
+
     def check_model(self, proto: onnx.ModelProto) -> None:
+        self._check_text(
+            proto.producer_name, proto.producer_version, proto.domain, proto.doc_string
+        )
+        for entry in proto.metadata_props:
+            self._check_text(entry.key, entry.value)
         self._opset = self._check_opsets(proto.opset_import)
         self._check_graph(proto.graph, frozenset(), 0)
         calls: dict[tuple[str, str, str], set[tuple[str, str, str]]] = {}
@@ -113,6 +127,7 @@ class _Checker:
     def _check_opsets(self, imports: Sequence[onnx.OperatorSetIdProto]) -> int:
         versions: dict[str, int] = {}
         for entry in imports:
+            self._check_text(entry.domain)
             domain = "" if entry.domain in _DEFAULT_DOMAINS else entry.domain
             if versions.setdefault(domain, entry.version) != entry.version:
                 self._refuse(f"it declares two opsets of '{printable_name(domain)}'")
@@ -121,6 +136,8 @@ class _Checker:
         return versions.get("", 0)
 
     def _check_function(self, function: onnx.FunctionProto) -> set[tuple[str, str, str]]:
+        self._check_text(function.name, function.domain, function.overload, function.doc_string)
+        self._check_text(*function.input, *function.output, *function.attribute)
         where = f"the function '{printable_name(function.name)}'"
         opset, self._opset = self._opset, self._check_opsets(function.opset_import) or self._opset
         made = self._names([*function.input], f"an input of {where}")
@@ -139,6 +156,7 @@ class _Checker:
                 f"{self._origin} has graphs within graphs, more than {limit} deep",
                 advice="--max nesting=N allows more",
             )
+        self._check_text(graph.name, graph.doc_string)
         for value in (*graph.input, *graph.output, *graph.value_info):
             self._check_type(value)
         inputs = self._names([v.name for v in graph.input], "an input")
@@ -177,6 +195,8 @@ class _Checker:
             )
         made: set[str] = set()
         for node in nodes:
+            self._check_text(node.name, node.op_type, node.domain, node.overload, node.doc_string)
+            self._check_text(*node.input, *node.output)
             for name in filter(None, node.output):
                 if name in made or name in given:
                     self._refuse(f"two nodes make the value '{printable_name(name)}'")
@@ -198,6 +218,7 @@ class _Checker:
     def _check_attribute(
         self, attribute: onnx.AttributeProto, where: str, *, in_function: bool
     ) -> None:
+        self._check_text(attribute.name, attribute.ref_attr_name, attribute.doc_string)
         name = printable_name(attribute.name)
         field = _FIELD_OF_TYPE.get(attribute.type)
         if attribute.ref_attr_name:
@@ -224,7 +245,7 @@ class _Checker:
             self._refuse(f"{where} has an attribute twice")
         if node.domain not in _DEFAULT_DOMAINS or not self._opset:
             return
-        schema = _schema_of(node.op_type, self._opset)
+        schema = schema_of(node.op_type, self._opset)
         if schema is None:  # what it is, is reported with all other unsupported ops
             return
         for attribute in node.attribute:
@@ -254,9 +275,11 @@ class _Checker:
             self._refuse(f"{where} lacks its input {needed[0]}")
 
     def _check_type(self, value: onnx.ValueInfoProto) -> None:
+        self._check_text(value.name, value.doc_string)
         if not value.type.HasField("tensor_type"):
             return
         kind = value.type.tensor_type
+        self._check_text(*(d.dim_param for d in kind.shape.dim))
         name = printable_name(value.name)
         if kind.elem_type not in _BITS and kind.elem_type != 0:
             self._refuse(f"the value '{name}' has an unknown element type {kind.elem_type}")
@@ -267,6 +290,8 @@ class _Checker:
             self._refuse(f"the value '{name}' would have {elements_of(sizes):,} elements")
 
     def _check_tensor(self, tensor: onnx.TensorProto) -> None:
+        self._check_text(tensor.name, tensor.doc_string)
+        self._check_text(*(t for e in tensor.external_data for t in (e.key, e.value)))
         where = f"the tensor '{printable_name(tensor.name)}'"
         bits = _BITS.get(tensor.data_type)
         if bits is None:
@@ -312,32 +337,6 @@ class _Checker:
                 f"{where} of shape {list(tensor.dims)} has {int(entries['length']):,} bytes, not "
                 f"{size:,}"
             )
-
-
-class _Schema:
-    """What ONNX declares of an op, read once."""
-
-    def __init__(self, schema: Any, newest: Any) -> None:
-        self.types = {name: int(a.type.value) for name, a in schema.attributes.items()}
-        # Exporters write attributes of a newer version before its opset is declared.
-        self.types_of_any_version = frozenset(newest.attributes)
-        self.required = frozenset(n for n, a in schema.attributes.items() if a.required)
-        self.inputs = (int(schema.min_input), int(schema.max_input))
-        self.outputs = (int(schema.min_output), int(schema.max_output))
-        single = [str(p.option).rpartition(".")[2] == "Single" for p in schema.inputs]
-        self.needed_inputs = tuple(i for i, needed in enumerate(single) if needed)
-
-
-@functools.lru_cache(maxsize=1024)
-def _schema_of(op_type: str, opset: int) -> _Schema | None:
-    import onnx.defs
-
-    newest = onnx.defs.onnx_opset_version()
-    try:
-        schema = onnx.defs.get_schema(op_type, min(opset, newest), "")
-        return _Schema(schema, onnx.defs.get_schema(op_type, newest, ""))
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _is_set(attribute: onnx.AttributeProto, field: str) -> bool:
