@@ -60,13 +60,20 @@ class LayerDifference:
     comparable: bool = True
 
     def add(self, raw: Array, expected: Array) -> None:
-        """Another batch: the artefact's own array, and the stage's in NCHW or plain."""
+        """Another batch: the artefact's own array, and the stage's in NCHW or plain.
+
+        Elements that are infinite or NaN in the stage (a mask, an overflow that a later layer
+        bounds) have no difference: what becomes of them shows in the layers behind.
+        """
         actual = self.spec.decode(raw)
         if actual.shape != expected.shape or expected.size == 0:
             self.comparable = False
             return
-        reference = expected.astype(np.float64)
-        difference = np.abs(actual.astype(np.float64) - reference)
+        finite = np.isfinite(expected)
+        if not finite.any():
+            return
+        reference = expected[finite].astype(np.float64)
+        difference = np.abs(actual[finite].astype(np.float64) - reference)
         self.low = min(self.low, float(reference.min()))
         self.high = max(self.high, float(reference.max()))
         # NaN would lose every comparison; as an infinite difference it is the worst there is.
@@ -87,18 +94,38 @@ class LayerDifference:
             return None
         return float(np.float32(params.scale[0]))
 
-    def row(self, value: str, module: str, op_type: str) -> LayerRow:
-        """The figures; NaN where the shapes differ."""
+    @property
+    def width(self) -> float:
+        """The stage's range, from or to zero at least, as integers would cover it."""
+        return max(self.high, 0.0) - min(self.low, 0.0) if self.low <= self.high else 0.0
+
+    def row(self, value: str, module: str, op_type: str, usual_width: float = 0.0) -> LayerRow:
+        """The figures; NaN where the shapes differ.
+
+        Args:
+            value: Name of the value.
+            module: Module path of the node that makes it.
+            op_type: Of that node.
+            usual_width: What the error of a value that is zero throughout is divided by.
+        """
         if not self.comparable:
             return LayerRow(value, module, op_type, math.nan, math.nan, None)
         return LayerRow(
             value,
             module,
             op_type,
-            error_over_range(self.largest, self.low, self.high),
+            error_over_range(self.largest, 0.0, self.width or usual_width),
             ratio_db(self.signal, self.noise),
             whole_steps(self.steps) if self._scale is not None else None,
         )
+
+
+def layer_rows(stage: Model, found: Mapping[str, LayerDifference]) -> tuple[LayerRow, ...]:
+    """A row for each value that was compared, in the order of the stage's graph."""
+    described = describe_values(stage)
+    widths = [one.width for one in found.values() if one.width]
+    usual = float(np.median(widths)) if widths else 0.0
+    return tuple(found[v].row(v, *described[v], usual) for v in described if v in found)
 
 
 def compare_layers(
@@ -154,5 +181,4 @@ def compare_layers(
                 if value in values and tensor in tensors:
                     one = found.setdefault(value, LayerDifference(artifact.value_specs[tensor]))
                     one.add(tensors[tensor], values[value])
-    described = describe_values(stage)
-    return tuple(found[v].row(v, *described[v]) for v in described if v in found)
+    return layer_rows(stage, found)

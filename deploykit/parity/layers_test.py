@@ -14,7 +14,7 @@ from deploykit.errors import RunnerError
 from deploykit.graph.provenance import MODULE_KEY
 from deploykit.model import Model, Precision, SourceInfo, Stage
 from deploykit.parity.attribute import compare_stages
-from deploykit.parity.layers import compare_layers, describe_values
+from deploykit.parity.layers import LayerDifference, compare_layers, describe_values
 from deploykit.parity.stages import run_stage
 from deploykit.runners.process import open_runner
 from deploykit.target import Artifact
@@ -113,11 +113,48 @@ def test_the_first_value_that_diverges_is_the_broken_one(tmp_path: Path) -> None
     doubled = 2 * X[:4].astype(np.float64)
     gate, steep = (1 / (1 + np.exp(-slope * doubled)) for slope in (1.0, 1.5))
     assert broken.max_error_over_range == pytest.approx(
-        np.abs(gate - steep).max() / np.ptp(gate), rel=1e-4
+        np.abs(gate - steep).max() / gate.max(), rel=1e-4
     )
     assert broken.snr_db == pytest.approx(
         10 * math.log10((gate**2).sum() / ((gate - steep) ** 2).sum()), rel=1e-4
     )
+
+
+def difference(actual: np.ndarray, expected: np.ndarray) -> LayerDifference:
+    found = LayerDifference(TensorSpec("t", actual.shape))
+    found.add(actual.astype(np.float32), expected.astype(np.float32))
+    return found
+
+
+def test_infinite_elements_of_the_stage_do_not_decide() -> None:
+    stage = np.linspace(-1, 1, 24).reshape(1, 2, 12)
+    stage[0, 1] = -np.inf
+    for other in (-np.inf, -3e38, 0.0):
+        actual = stage.copy()
+        actual[0, 1] = other
+        row = difference(actual + 1e-3, stage).row("t", "m", "Add")
+        assert row.max_error_over_range == pytest.approx(1e-3, rel=0.1)
+        assert 40 < row.snr_db < 70
+    row = difference(np.full_like(stage, np.nan), stage).row("t", "m", "Add")
+    assert row.max_error_over_range == math.inf  # not where the stage is finite
+
+
+def test_the_range_of_a_layer_reaches_to_zero() -> None:
+    stage = np.full((2, 1), 0.5)
+    stage[1] += 1e-6  # nearly constant: its own range is nothing but rounding
+    row = difference(stage + 1e-3, stage).row("t", "m", "GlobalAveragePool")
+    assert row.max_error_over_range == pytest.approx(2e-3, rel=1e-2)
+    row = difference(stage * 1.1, stage).row("t", "m", "GlobalAveragePool")
+    assert row.max_error_over_range == pytest.approx(0.1, rel=1e-2)
+
+
+def test_a_layer_of_zeros_is_held_against_the_others_ranges() -> None:
+    zeros = np.zeros((1, 4))
+    assert difference(zeros, zeros).row("t", "m", "Relu").max_error_over_range == 0
+    tiny = difference(zeros + 1e-6, zeros)
+    assert tiny.row("t", "m", "Relu", 2.0).max_error_over_range == pytest.approx(5e-7)
+    wrong = difference(zeros + 1, zeros)
+    assert wrong.row("t", "m", "Relu", 2.0).max_error_over_range == pytest.approx(0.5)
 
 
 def test_quantized_values_are_told_in_steps(tmp_path: Path) -> None:

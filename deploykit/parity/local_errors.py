@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deploykit.model import Model
-from deploykit.parity.layers import LayerDifference, describe_values
+from deploykit.parity.layers import LayerDifference, layer_rows
 from deploykit.parity.samples import encoded_batches
 from deploykit.parity.stages import opened_stage
 from deploykit.runners.base import Runner, RunnerSpec
@@ -107,8 +107,7 @@ def measure_local_errors(
                 if value in values:
                     one = found.setdefault(value, LayerDifference(artifact.value_specs[tensor]))
                     one.add(tensors[tensor], values[value])
-    described = describe_values(stage)
-    return tuple(found[v].row(v, *described[v]) for v in described if v in found)
+    return layer_rows(stage, found)
 
 
 def _input_names(model: Model) -> set[str]:
