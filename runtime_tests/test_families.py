@@ -9,11 +9,17 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
-from deploykit.bundle import Bundle, read_bundle
+from deploykit.bundle import GOLDEN, Bundle, read_bundle
 from deploykit.cli import main
 from deploykit.flow.evaluate import evaluate
+from deploykit.golden import Golden
+from deploykit.parity.compare import ArtifactRun, Expected, verify_run
+from deploykit.verdict import Verdict
+from deploykit_testing.planted_faults import FAULTS
 from deploykit_zoo.checkpoint import read_checkpoint
 from deploykit_zoo.networks import network_of_checkpoint
 from deploykit_zoo.recipes import RECIPES
@@ -40,7 +46,8 @@ def converted(
     checkpoint: Path = request.param
     folder = tmp_path_factory.mktemp("families") / checkpoint.stem
     flags = [f"--{precision}" for precision in PRECISIONS]
-    assert main(["convert", str(checkpoint), *flags, "--out", str(folder), "--quiet"]) == 0
+    options = ["--out", str(folder), "--keep-stages", "--quiet"]
+    assert main(["convert", str(checkpoint), *flags, *options]) == 0
     return Converted(checkpoint, folder, read_bundle(folder))
 
 
@@ -96,6 +103,32 @@ def test_xnnpack_takes_the_whole_graph_in_one_partition(
     if precision == "int8":
         dtypes = {d["dtype"] for d in interpreter.get_tensor_details()}
         assert dtypes <= {np.int8, np.int32}
+
+
+def test_a_planted_fault_of_a_thousandth_fails_fp32(converted: Converted) -> None:
+    golden = Golden.from_npz(converted.folder / GOLDEN)
+    (output,) = converted.bundle.outputs
+    # The most that a network's own sensitivity to rounding can excuse.
+    expected = Expected(golden.stages["fused"], golden.reference, sensitivity={output.name: 1.0})
+
+    def verdict(stage: onnx.ModelProto) -> Verdict:
+        session = onnxruntime.InferenceSession(stage.SerializeToString())
+        ((name, images),) = golden.inputs.items()
+        found = [session.run([output.name], {name: image[None]})[0] for image in images]
+        run = ArtifactRun("onnxruntime", None, {output.name: np.concatenate(found)}, len(images))
+        return verify_run(
+            run, expected, file="f", target="onnx", precision="fp32", output_specs=(output,)
+        )
+
+    path = converted.folder / converted.bundle.stages["fused"].path
+    assert verdict(onnx.load(path)).passed
+    for plant in FAULTS:
+        stage = onnx.load(path)
+        plant(stage)
+        found = verdict(stage)
+        failed = [c.measured for c in found.checks if not c.passed]
+        assert failed, (plant.__name__, found.checks)
+        assert min(failed) > 5e-4
 
 
 def test_int8_names_images_as_well_as_float(converted: Converted) -> None:
