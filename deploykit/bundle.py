@@ -3,6 +3,7 @@
     ghostnet/
         deploykit.json       the manifest: what is here, its contract, its verdicts
         ghostnet.int8.tflite the artefacts
+        labels.txt           class names in the order of the output, one a line, if known
         golden.npz           golden inputs and outputs (float32, NCHW), for checks elsewhere
         calibration.json     the calibration table, if one was made
 
@@ -11,8 +12,9 @@ Written as a whole or not at all, and byte-identical from run to run: no dates, 
 
 from __future__ import annotations
 
+import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from deploykit.errors import BundleError
@@ -38,20 +40,25 @@ from deploykit.swap import finish_swap
 __all__ = [
     "CALIBRATION",
     "GOLDEN",
+    "LABELS",
     "MANIFEST",
     "SCHEMA",
     "Bundle",
     "BundleArtifact",
     "BundleFile",
     "check_replaceable",
+    "labels_text",
     "read_bundle",
     "write_bundle",
 ]
 
 MANIFEST = "deploykit.json"
 CALIBRATION = "calibration.json"
+LABELS = "labels.txt"
 # What file managers leave in every folder that is looked at.
 _OF_FILE_MANAGERS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def write_bundle(
@@ -67,7 +74,7 @@ def write_bundle(
         folder: Where. An existing folder is replaced only if it is empty, or a bundle whose
             manifest lists all that is in it.
         bundle: The manifest.
-        files: Path relative to the folder → bytes, of all artefacts.
+        files: Path relative to the folder → bytes, of all that the manifest lists.
         golden: Golden vectors, or None.
         calibration_json: The calibration table's text, or None.
 
@@ -128,6 +135,8 @@ def _foreign_files(folder: Path) -> list[str]:
     try:
         document = table(read_json(folder / MANIFEST), "the manifest")
         listed |= {str(f["path"]) for a in document["artifacts"] for f in a["files"]}
+        listed |= {str(f["path"]) for f in document.get("files", ())}
+        listed |= {str(f["path"]) for f in document.get("stages", {}).values()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # damaged: then only what every bundle has is known
     folders = {str(parent) for path in listed for parent in PurePosixPath(path).parents}
@@ -190,7 +199,7 @@ def read_bundle(folder: Path, *, check_hashes: bool = True) -> Bundle:
         _check_place(artifact.path)
         for file in artifact.files:
             _check_file(folder, file)
-    for file in bundle.stages.values() if check_hashes else ():
+    for file in (*bundle.stages.values(), *bundle.companions) if check_hashes else ():
         _check_file(folder, file)
     return bundle
 
@@ -230,3 +239,12 @@ def _check_file(folder: Path, entry: BundleFile) -> None:
             expected=f"{entry.sha256[:16]}..., as the manifest says",
             advice="it was changed after the conversion: convert the model again",
         )
+
+
+def labels_text(labels: Sequence[str]) -> str:
+    """The file of class names: one a line, in the order of the output.
+
+    A line break or another control character inside of a name becomes a space, so that the number
+    of a line is the number of its class.
+    """
+    return "".join(f"{' '.join(_CONTROL.sub(' ', label).split())}\n" for label in labels)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import numpy as np
 import pytest
 
 from deploykit.bundle import (
+    LABELS,
     Bundle,
     BundleArtifact,
     BundleFile,
     check_replaceable,
+    labels_text,
     read_bundle,
     write_bundle,
 )
 from deploykit.errors import BundleError
 from deploykit.golden import Golden
+from deploykit.manifest import describe_file
 from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
 from deploykit.runners.base import RunnerInfo
@@ -167,3 +171,33 @@ def test_damaged_golden_vectors_are_told(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(BundleError, match="golden vectors"):
         Golden.from_npz(path)
+
+
+def test_labels_and_stages_belong_to_the_bundle(tmp_path: Path) -> None:
+    labels = labels_text(["cat", "a\nb\u2028c", "é"]).encode()
+    assert labels.decode().split("\n") == ["cat", "a b c", "é", ""]
+    made = replace(
+        bundle(),
+        companions=(describe_file(LABELS, labels),),
+        stages={"fused": describe_file("stages/fused.onnx", b"stage")},
+    )
+    files = {"net.int8.fake": DATA, LABELS: labels, "stages/fused.onnx": b"stage"}
+    for _ in range(2):  # the second replaces the first: all in it is listed
+        write_bundle(tmp_path / "b", made, files, GOLDEN, None)
+    assert read_bundle(tmp_path / "b") == made
+    (tmp_path / "b" / LABELS).write_text("dog\n")
+    with pytest.raises(BundleError, match="SHA-256"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_manifest_without_the_newer_fields_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    path = tmp_path / "b" / "deploykit.json"
+    document = json.loads(path.read_text())
+    del document["files"], document["artifacts"][0]["output_kinds"]
+    path.write_text(json.dumps(document))
+    assert read_bundle(tmp_path / "b") == bundle()
+    document["artifacts"][0]["output_kinds"] = {"output": "guesses"}
+    path.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="damaged"):
+        read_bundle(tmp_path / "b")

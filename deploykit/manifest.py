@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deploykit.graph.score_kinds import KINDS
 from deploykit.json_file import table, text, whole
 from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
@@ -64,6 +65,8 @@ class BundleArtifact:
         verdicts: What the runners said of it.
         value_names: Value of the stage → tensor of the artefact that holds it.
         value_specs: Tensor → how it holds it.
+        output_kinds: Output → ``probabilities``, ``logits``, ... (`deploykit.graph.score_kinds`),
+            where that is known.
     """
 
     target: str
@@ -78,6 +81,7 @@ class BundleArtifact:
     verdicts: tuple[Verdict, ...] = ()
     value_names: Mapping[str, str] = field(default_factory=dict)
     value_specs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    output_kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -112,6 +116,7 @@ class Bundle:
         skipped: What was asked for beside the artefacts and not written, and why.
         stages: Key of a stage → its .onnx file, where the bundle keeps them: what layers are
             compared with elsewhere.
+        companions: The files beside the artefacts that an app or its author wants: ``labels.txt``.
     """
 
     name: str
@@ -127,6 +132,7 @@ class Bundle:
     has_golden: bool = False
     skipped: tuple[SkippedTarget, ...] = ()
     stages: Mapping[str, BundleFile] = field(default_factory=dict)
+    companions: tuple[BundleFile, ...] = ()
 
     def to_json(self) -> str:
         """The manifest as text; `read_bundle` reads it back."""
@@ -147,6 +153,7 @@ class Bundle:
             "artifacts": [_artifact_to_dict(a) for a in self.artifacts],
             "left_out": [skipped_to_dict(o) for o in self.skipped],
             "stages": {key: asdict(file) for key, file in sorted(self.stages.items())},
+            "files": [asdict(file) for file in self.companions],
         }
         return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -167,6 +174,7 @@ def _artifact_to_dict(artifact: BundleArtifact) -> dict[str, Any]:
         "verdicts": [verdict_to_dict(v) for v in artifact.verdicts],
         "value_names": dict(artifact.value_names),
         "value_specs": {k: v.to_dict() for k, v in artifact.value_specs.items()},
+        "output_kinds": dict(sorted(artifact.output_kinds.items())),
     }
 
 
@@ -193,6 +201,7 @@ def bundle_from_dict(document: Mapping[str, Any]) -> Bundle:
         artifacts=tuple(_artifact_from_dict(a) for a in document["artifacts"]),
         skipped=tuple(skipped_from_dict(o) for o in document.get("left_out", ())),
         stages={_text(k): _file(f) for k, f in document.get("stages", {}).items()},
+        companions=tuple(_file(f) for f in document.get("files", ())),
     )
 
 
@@ -211,11 +220,18 @@ def _artifact_from_dict(data: Mapping[str, Any]) -> BundleArtifact:
         # Neither is in a manifest of version 1.
         value_names={k: _text(v) for k, v in data.get("value_names", {}).items()},
         value_specs={k: _spec(v) for k, v in data.get("value_specs", {}).items()},
+        output_kinds={k: _kind(v) for k, v in data.get("output_kinds", {}).items()},
     )
 
 
 def _file(data: Mapping[str, Any]) -> BundleFile:
     return BundleFile(_text(data["path"]), _text(data["sha256"]), whole(data["bytes"], "a size"))
+
+
+def _kind(value: Any) -> str:
+    if value not in KINDS:
+        raise ValueError(f"an output is {value!r:.40}, not one of {', '.join(KINDS)}")
+    return _text(value)
 
 
 def _spec(data: Mapping[str, Any]) -> TensorSpec:

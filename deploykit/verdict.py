@@ -14,6 +14,7 @@ from deploykit.errors import (
     RunnerTimeoutError,
     UnsupportedOp,
 )
+from deploykit.interface import TensorUse
 from deploykit.runners.base import RunnerInfo
 
 
@@ -217,6 +218,7 @@ class Report:
         skipped: What was asked for and not written.
         failed_before: Of a bundle that is verified again, the verdicts that failed when it was
             made, in words: whatever is found now, such a bundle does not pass.
+        tensors: The inputs and outputs of each artefact, as an app meets them.
     """
 
     model: str
@@ -226,6 +228,7 @@ class Report:
     stages: tuple[StageRow, ...] = ()
     skipped: tuple[SkippedTarget, ...] = ()
     failed_before: tuple[str, ...] = ()
+    tensors: tuple[TensorUse, ...] = ()
 
     @property
     def passed(self) -> bool:

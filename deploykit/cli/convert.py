@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.flow.plan import ConvertRequest
     from deploykit.flow.preflight import check_before_loading
     from deploykit.report.json import report_to_json
-    from deploykit.report.terminal import render_layers, render_report
+    from deploykit.report.terminal import render_layers, render_report, tensor_lines
     from deploykit.target_options import parse_target_options
 
     def progress(line: str) -> None:
@@ -222,6 +222,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         if report.verdicts or report.skipped:
             print(render_report(report, width=terminal_width()))
+        else:
+            print("\n".join(tensor_lines(report.tensors)))
         for verdict in report.verdicts:
             if verdict.layers:
                 print(f"\n{verdict.path} on {verdict.runner_name}, value by value:")

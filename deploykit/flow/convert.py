@@ -7,15 +7,17 @@ golden inputs ─> reference, stages ────────────── 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploykit.bundle import (
+    LABELS,
     Bundle,
     BundleArtifact,
     check_replaceable,
+    labels_text,
     refuse_source_inside,
     write_bundle,
 )
@@ -30,7 +32,9 @@ from deploykit.flow.plan import (
     choose_runners,
     plan_artifacts,
 )
+from deploykit.graph.score_kinds import score_kinds
 from deploykit.installation import library_versions
+from deploykit.interface import TensorUse, tensor_uses
 from deploykit.manifest import describe_file
 from deploykit.model import Model, Precision, Stage
 from deploykit.parity.limits import check_limits
@@ -107,6 +111,9 @@ def convert(
         keys = {item.stage_key: f"stages/{item.stage_key}.onnx" for item in made}
         kept = {key: describe_file(path, stages[path]) for key, path in keys.items()}
         bundle = replace(bundle, stages=kept)
+    if model.labels is not None:
+        files[LABELS] = labels_text(model.labels).encode()
+        bundle = replace(bundle, companions=(describe_file(LABELS, files[LABELS]),))
     write_bundle(
         folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
     )
@@ -122,6 +129,7 @@ def convert(
         ),
         stages=proof.stages if proof else (),
         skipped=tuple(skipped),
+        tensors=tuple(u for a in artifacts for u in uses_of(bundle, a)),
     )
     return ConversionResult(folder, bundle, report)
 
@@ -304,4 +312,18 @@ def _describe(item: BuiltArtifact, proof: Proof | None) -> BundleArtifact:
         verdicts=tuple(replace(v, bytes=size) for v in proof.verdicts[item.path]) if proof else (),
         value_names=artifact.value_names,
         value_specs=artifact.value_specs,
+        output_kinds=score_kinds(item.stage.graph.graph),
+    )
+
+
+def uses_of(bundle: Bundle, artifact: BundleArtifact) -> Iterator[TensorUse]:
+    """The inputs and outputs of an artefact of a bundle, as an app meets them."""
+    image = artifact.summary.get("image")
+    return tensor_uses(
+        artifact.path,
+        artifact.inputs,
+        artifact.outputs,
+        preprocess=bundle.preprocess,
+        output_kinds=artifact.output_kinds,
+        pixel_input=str(image["name"]) if isinstance(image, Mapping) else "",
     )

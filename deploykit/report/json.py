@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from deploykit.errors import DataError, UnsupportedOp
+from deploykit.interface import TensorUse
 from deploykit.json_file import number, whole
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import (
@@ -50,6 +51,7 @@ def report_to_dict(report: Report) -> dict[str, Any]:
         "verdicts": [verdict_to_dict(v) for v in report.verdicts],
         "stages": [_stage_to_dict(s) for s in report.stages],
         "left_out": [skipped_to_dict(o) for o in report.skipped],
+        "tensors": [t.to_dict() for t in report.tensors],
     }
 
 
@@ -70,6 +72,7 @@ def report_from_dict(data: Mapping[str, Any]) -> Report:
             stages=tuple(_stage_from_dict(s) for s in data["stages"]),
             skipped=tuple(skipped_from_dict(o) for o in data.get("left_out", ())),
             failed_before=tuple(str(w) for w in data.get("failed_before", ())),
+            tensors=tuple(TensorUse.from_dict(t) for t in data.get("tensors", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploykit.errors import DataError, UnsupportedOp
+from deploykit.interface import TensorUse
 from deploykit.report.json import (
     report_from_dict,
     report_to_dict,
@@ -81,6 +82,15 @@ SKIPPED = st.builds(
     ops=st.lists(st.builds(UnsupportedOp, TEXT, TEXT, TEXT, TEXT, TEXT), max_size=2).map(tuple),
     refused=st.booleans(),
 )
+TENSORS = st.builds(
+    TensorUse,
+    *[TEXT] * 4,
+    shape=st.lists(st.integers(0, 9), max_size=4).map(tuple),
+    layout=TEXT,
+    scale=st.lists(st.floats(1e-9, 1e9), max_size=2).map(tuple),
+    zero_point=st.lists(st.integers(-128, 255), max_size=2).map(tuple),
+    meaning=TEXT,
+)
 REPORTS = st.builds(
     Report,
     model=st.text(max_size=5),
@@ -88,6 +98,7 @@ REPORTS = st.builds(
     verdicts=st.lists(VERDICTS, max_size=2).map(tuple),
     warnings=st.lists(st.text(max_size=5), max_size=2).map(tuple),
     skipped=st.lists(SKIPPED, max_size=2).map(tuple),
+    tensors=st.lists(TENSORS, max_size=2).map(tuple),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from deploykit.interface import TensorUse
 from deploykit.report.figures import (
     as_decibels,
     as_error,
@@ -71,6 +72,8 @@ def render_report(
     for verdict in report.verdicts:
         if verbose or not verdict.passed or verdict.warned:
             below += ["", *_details(verdict, verbose=verbose)]
+    if report.tensors:
+        below += ["", *tensor_lines(report.tensors)]
     if report.stages:
         below += ["", "stages against the float reference", *_stages(report.stages)]
     if report.skipped:
@@ -94,6 +97,15 @@ def _wrapped(line: str, width: int | None) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def tensor_lines(uses: Sequence[TensorUse]) -> list[str]:
+    """What an app gives each artefact and gets of it."""
+    lines: list[str] = []
+    for path in dict.fromkeys(use.path for use in uses):
+        lines.append(path)
+        lines += [f"  {use.describe()}" for use in uses if use.path == path]
+    return lines
 
 
 def render_layers(rows: Sequence[LayerRow]) -> str:
