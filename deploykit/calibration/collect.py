@@ -16,6 +16,7 @@ from deploykit.calibration.data import CalibrationData
 from deploykit.calibration.histogram import RunningStatistics
 from deploykit.calibration.table import CalibrationTable
 from deploykit.errors import DataError
+from deploykit.graph import native
 from deploykit.graph.read_qdq import is_float
 from deploykit.graph.reading import is_constant
 from deploykit.model import Model
@@ -44,6 +45,7 @@ def collect_statistics(
         allow_suspicious: Warn of a set that looks like noise instead of refusing it.
 
     Raises:
+        UnsupportedModelError: ONNX Runtime crashes on a model that came as an .onnx file.
         DataError: a set that cannot be right (`deploykit.calibration.check`), a sample that does
             not fit the input, or a value that is NaN or infinite.
     """
@@ -127,6 +129,8 @@ def _open_session(model: Model) -> tuple[Any, list[str], str]:
     options.log_severity_level = 3
     serialized = proto.SerializeToString()
     del proto  # one copy of the weights less while the session makes its own
+    if model.source.kind == "onnx":  # others are written by an exporter that we call
+        native.try_model(serialized)
     session = ort.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
     return session, [value.name or "" for value in observed], fingerprint
 

@@ -31,6 +31,7 @@ from deploykit.errors import MissingDependencyError, UnsupportedModelError, User
 from deploykit.graph import native_child
 from deploykit.graph.native_child import DONE, LENGTH_BYTES, NO_MEMORY, UNKNOWN
 from deploykit.limits import current_limits
+from deploykit.printable import last_line
 
 _ONNX = "onnx_cpp2py_export"
 _ONNXSIM = "onnxsim_cpp2py_export"
@@ -134,20 +135,44 @@ def why_invalid(model: bytes) -> str:
 
     It tells a model that contradicts itself from a bug of ours, where a pass has raised.
     """
-    request = {
-        "call": "open",
-        "name": f"onnx.{_ONNX}",
-        "file": extension_file("onnx", _ONNX),
-        "path": importable_folders(),
-    }
     try:
         infer_shapes(model, strict=True)
-        _CHILD.ask("ONNX Runtime", request, model)
+        _CHILD.ask("ONNX Runtime", _session_request("open"), model)
     except RefusedError as error:
         return str(error).splitlines()[-1].strip()
     except UnsupportedModelError as error:
         return error.found
     return ""
+
+
+def try_model(model: bytes) -> None:
+    """Run a model once on zeros with ONNX Runtime, in the child.
+
+    What makes ONNX Runtime crash there would end our process.
+
+    Args:
+        model: A serialized ``ModelProto`` whose inputs have static shapes.
+
+    Raises:
+        UnsupportedModelError: it crashes, hangs, takes too much memory, or is refused.
+    """
+    request = _session_request("run") | {"extra_memory": current_limits().activation_bytes}
+    try:
+        _CHILD.ask("ONNX Runtime", request, model)
+    except RefusedError as error:
+        raise UnsupportedModelError(
+            f"ONNX Runtime cannot run the model: {last_line(error)}",
+            advice="check the file with onnx.checker, or export it again",
+        ) from error
+
+
+def _session_request(call: str) -> dict[str, Any]:
+    return {
+        "call": call,
+        "name": f"onnx.{_ONNX}",
+        "file": extension_file("onnx", _ONNX),
+        "path": importable_folders(),
+    }
 
 
 def _call(what: str, call: str, model: bytes, *arguments: object) -> bytes:

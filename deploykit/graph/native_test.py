@@ -196,3 +196,10 @@ def _child_pid() -> int:
     process = native._CHILD._process
     assert process is not None
     return process.pid
+
+
+def test_a_model_is_tried_in_the_child_and_a_refusal_is_an_error() -> None:
+    native.try_model(_SOUND)
+    out_of_range = _model("{ i = Constant <value_ints = [7]> () y = Gather (x, i) }")
+    with pytest.raises(UnsupportedModelError, match="ONNX Runtime cannot run the model"):
+        native.try_model(out_of_range)
