@@ -6,12 +6,12 @@ the channel-blocked layout that is chosen for the machine that the file is writt
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploykit.errors import SourceError
+from deploykit.temporary import scratch_folder
 from deploykit_onnx.rewrite_ort_file import sort_kernel_types
 
 
@@ -38,8 +38,8 @@ def write_ort_file(model: bytes) -> OrtFile:
     """
     import onnxruntime
 
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        path = Path(folder) / "model.ort"
+    with scratch_folder() as folder:
+        path = folder / "model.ort"
         options = onnxruntime.SessionOptions()
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED

@@ -11,16 +11,15 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from deploykit.child_process import run_child
 from deploykit.cost.layer import MeasuredFiles
 from deploykit.errors import RunnerError
 from deploykit.own_process import claim_process
+from deploykit.temporary import scratch_folder
 
 _MODULE = "deploykit_tflite.measure_files"
 _WARM_UP_ROUNDS = 3
@@ -30,10 +29,10 @@ def measure_files(
     files: Sequence[bytes], *, rounds: int, threads: int, timeout_s: float
 ) -> MeasuredFiles:
     """See ``file_measurer`` of `deploykit.target_definition.TargetDefinition`."""
-    with tempfile.TemporaryDirectory(prefix="deploykit-measure-") as folder:
+    with scratch_folder() as folder:
         paths = []
         for index, data in enumerate(files):
-            path = Path(folder) / f"{index}.tflite"
+            path = folder / f"{index}.tflite"
             path.write_bytes(data)
             paths.append(str(path))
         answer = _ask({"paths": paths, "rounds": rounds, "threads": threads}, timeout_s)

@@ -16,7 +16,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from deploykit.child_process import run_child
 from deploykit.cost.layer import ProfiledOp, ProfiledRun
 from deploykit.errors import RunnerError
 from deploykit.own_process import claim_process
+from deploykit.temporary import scratch_folder
 
 _MODULE = "deploykit_tflite.profile_ops"
 _OPTIONS = b"enable_profiling = true\n"
@@ -46,8 +46,8 @@ def profile_ops(data: bytes, *, runs: int, timeout_s: float) -> ProfiledRun:
     Raises:
         RunnerError: the runtime has no such profiler, refuses the file, crashes or takes too long.
     """
-    with tempfile.TemporaryDirectory(prefix="deploykit-profile-") as folder:
-        path = Path(folder) / "model.tflite"
+    with scratch_folder() as folder:
+        path = folder / "model.tflite"
         path.write_bytes(data)
         request = json.dumps({"path": str(path), "runs": runs})
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from deploykit.errors import (
     MissingDependencyError,
@@ -17,6 +15,7 @@ from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
 from deploykit.runners.registry import available_runners
 from deploykit.target import find_target
+from deploykit.temporary import scratch_folder
 from deploykit.verdict import SkippedTarget, Verdict
 
 
@@ -68,15 +67,15 @@ def split_loadable(
 def _why_not_loaded(
     item: BuiltArtifact, timeout_s: float, open_with: Callable[[RunnerSpec], Runner]
 ) -> str:
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+    with scratch_folder() as folder:
         for path, content in item.files.items():
-            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
-            (Path(folder) / path).write_bytes(content)
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
         for runner in available_runners(find_target(item.artifact.target).runners):
             file = runner.file_to_run(item.path, item.files)
             if not file or runner.on_request:
                 continue
-            spec = RunnerSpec(runner.name, str(Path(folder) / file), {"threads": 1}, timeout_s)
+            spec = RunnerSpec(runner.name, str(folder / file), {"threads": 1}, timeout_s)
             try:
                 with open_with(spec):
                     return ""

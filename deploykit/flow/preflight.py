@@ -7,7 +7,6 @@ bytes.
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from deploykit.model import Precision
 from deploykit.parity.limits import check_limits
 from deploykit.sources.detect import SourceKind, detect_kind
 from deploykit.target import Target
+from deploykit.temporary import temporary_folder
 
 #: The entry of a checkpoint that holds images to calibrate with.
 _SAMPLE_KEY = b"calibration"
@@ -98,7 +98,8 @@ def check_writable(folder: Path) -> None:
             f"{folder} cannot be made: {parent} is a file", advice="give another folder with --out"
         )
     try:
-        tempfile.TemporaryDirectory(prefix=".deploykit-", dir=parent).cleanup()
+        with temporary_folder(parent / "deploykit"):
+            pass
     except OSError as error:
         raise BundleError(
             f"{folder} cannot be made: {parent} is not writable ({error.strerror})",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from deploykit.parity.sensitivity import measure_sensitivity
 from deploykit.parity.stages import run_stage
 from deploykit.passes.pipeline import advance
 from deploykit.runners.registry import find_runner
+from deploykit.temporary import scratch_folder
 from deploykit.verdict import LayerRow, RunnerExit, StageRow, Verdict
 
 if TYPE_CHECKING:
@@ -104,14 +104,14 @@ def prove(
     runs: dict[str, Mapping[str, Mapping[str, FloatArray]]] = {}
     verdicts: dict[str, tuple[Verdict, ...]] = {}
     sensitivity: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
+    with scratch_folder() as folder:
         for item in made:
             if item.stage_key not in stages:
                 stages[item.stage_key] = run_stage(
                     item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
                 )
             expected = Expected(stages[item.stage_key], reference)
-            trials = _trials_of(item, Path(folder), inputs, request)
+            trials = _trials_of(item, folder, inputs, request)
             results = [(trial.runner, trial.run()) for trial in trials]
             runs[item.path] = {name: run.outputs for name, run in results if not run.error}
             if item.artifact.precision is Precision.FP32:

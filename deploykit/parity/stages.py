@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from deploykit.model import Model
 from deploykit.parity.samples import run_samples
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
+from deploykit.temporary import scratch_folder
 from deploykit.tensors import FloatArray
 
 STAGE_RUNNER = "onnxruntime"
@@ -29,8 +28,8 @@ def opened_stage(
     Raises:
         RunnerError: ONNX Runtime refuses the stage.
     """
-    with tempfile.TemporaryDirectory(prefix="deploykit-") as folder:
-        path = Path(folder) / f"{stage.stage.value}.onnx"
+    with scratch_folder() as folder:
+        path = folder / f"{stage.stage.value}.onnx"
         stage.save(path)
         spec = RunnerSpec(STAGE_RUNNER, str(path), {"threads": threads}, timeout_s)
         with open_with(spec) as runner:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import copy
-import shutil
-import tempfile
-from pathlib import Path
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from deploykit.errors import SourceError
 from deploykit.sources.options import LoadOptions
 from deploykit.sources.torch_source import TorchSource, import_torch
 from deploykit.sources.weights import refuse_bad_numbers
+from deploykit.temporary import scratch_folder
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -85,6 +85,13 @@ def _shapes_of(example: object) -> tuple[tuple[int, ...], ...]:
     return tuple(shapes)
 
 
+@functools.cache
+def _until_the_end() -> contextlib.ExitStack:
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack
+
+
 def store_program(program: ExportedProgram) -> dict[str, Any]:
     """Save a program where a child process can load it; it goes when this process ends.
 
@@ -93,8 +100,6 @@ def store_program(program: ExportedProgram) -> dict[str, Any]:
     """
     import torch
 
-    folder = Path(tempfile.mkdtemp(prefix="deploykit."))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / "module.pt2"
+    path = _until_the_end().enter_context(scratch_folder()) / "module.pt2"
     torch.export.save(program, path)
     return {PROGRAM_KEY: str(path)}
