@@ -8,6 +8,7 @@ is shown is escaped as JSON and Python escape it (``\\u202e``), which also keeps
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 #: Shown of one name.
 LONGEST_NAME = 120
@@ -29,11 +30,26 @@ def escape_controls(text: str) -> str:
 
 def printable_name(name: str) -> str:
     """A name on one line: escaped, and cut in its middle beyond `LONGEST_NAME` characters."""
-    shown = escape_controls(name).replace("\n", "\\n").replace("\t", "\\t")
+    shown = _on_one_line(name)
     if len(shown) <= LONGEST_NAME:
         return shown
     half = LONGEST_NAME // 2 - 10
     return f"{shown[:half]}...({len(name):,} characters)...{shown[-half:]}"
+
+
+def printable_line(text: str) -> str:
+    """A sentence on one line: escaped, and cut in its middle beyond 1,000 characters."""
+    return _cut(_on_one_line(text))
+
+
+def printable_lines(text: str) -> str:
+    """As `printable_line`, of each line by itself."""
+    return "\n".join(map(_cut, escape_controls(text).split("\n")))
+
+
+def printable_row(cells: Iterable[str]) -> tuple[str, ...]:
+    """The cells of a row of a table, each as `printable_name` shows it."""
+    return tuple(map(printable_name, cells))
 
 
 def printable_text(text: str) -> str:
@@ -56,6 +72,10 @@ def last_line(error: BaseException) -> str:
         cause = cause.__cause__
     lines = str(cause).strip().splitlines()
     return printable_name(lines[-1]) if lines else type(cause).__name__
+
+
+def _on_one_line(text: str) -> str:
+    return escape_controls(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _cut(line: str) -> str:

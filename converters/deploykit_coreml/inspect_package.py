@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from deploykit.printable import printable_line, printable_name
 from deploykit_coreml.package_format import OPSETS
 from deploykit_coreml.read_package import Feature, Package, ProgramOp, read_package
 
@@ -38,7 +39,11 @@ def inspect_package(path: Path) -> str:
     interleaved = _count_interleaved(package)
     if interleaved:
         lines.append(f"  channel shuffles as interleaved concat: {interleaved}")
-    described = [f"  {key}: {value}" for key, value in package.metadata.items() if value]
+    described = [
+        f"  {printable_name(key)}: {printable_line(value)}"
+        for key, value in package.metadata.items()
+        if value
+    ]
     return "\n".join([*lines, "", "metadata", *described])
 
 
@@ -47,7 +52,7 @@ def _describe_features(package: Package) -> list[str]:
     lines = []
     for feature in package.features.values():
         side = "input " if feature.name in inputs else "output"
-        lines.append(f"{side} {feature.name}: {_words(feature)}")
+        lines.append(f"{side} {printable_name(feature.name)}: {_words(feature)}")
     return lines
 
 
@@ -73,7 +78,7 @@ def _weights(package: Package) -> str:
 
 
 def _describe_ops(steps: list[ProgramOp]) -> list[str]:
-    counts = Counter(op.type for op in steps)
+    counts = Counter(printable_name(op.type) for op in steps)
     computed = Counter(
         type_.dtype for op in steps for _, type_ in op.outputs if type_.kind == "tensor"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from deploykit.printable import printable_line
 from deploykit_ncnn.fp16_workaround import FEATURE_MASK, NO_FP16_ARITHMETIC
 from deploykit_ncnn.layer_graph import Layer, Param
 from deploykit_ncnn.read_files import (
@@ -59,7 +60,7 @@ def inspect_files(path: Path) -> str:
         lines.append(f"  weights from '{stop.name}' on are not read: {stop.type} is not known here")
     lines.append("")
     lines += [_line(layer, storage.get(layer.name)) for layer in layers]
-    return "\n".join(lines)
+    return "\n".join(map(printable_line, lines))
 
 
 def _line(layer: Layer, stored: StoredWeights | None) -> str:

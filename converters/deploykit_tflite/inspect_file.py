@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.errors import RunnerError, SourceError
+from deploykit.printable import printable_name
 from deploykit_tflite.tflite_graph import ACTIVATION_NAMES
 from deploykit_tflite.write_flatbuffer import FILE_IDENTIFIER, RUNTIME_METADATA, load_schema
 
@@ -229,7 +230,7 @@ def _constant_name(enumeration: Any, number: int) -> str:
 
 
 def _text(raw: bytes | str | None) -> str:
-    return raw.decode("utf-8") if isinstance(raw, bytes) else str(raw or "")
+    return printable_name(raw.decode("utf-8") if isinstance(raw, bytes) else str(raw or ""))
 
 
 def _minimum_runtime(model: Any) -> str:

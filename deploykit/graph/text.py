@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deploykit.graph.provenance import module_path, source_line
 from deploykit.graph.reading import constant_array
 from deploykit.model import Model, PassNote
+from deploykit.printable import printable_line, printable_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -44,7 +45,7 @@ def format_graph(model: Model) -> str:
 def _typed(value: ir.Value) -> str:
     dtype = value.dtype.numpy().name if value.dtype is not None else "?"
     shape = "?" if value.shape is None else ", ".join(str(d) for d in value.shape.dims)
-    return f"{value.name}: {dtype}[{shape}]"
+    return f"{printable_name(value.name or '?')}: {dtype}[{printable_name(shape)}]"
 
 
 def _operand(value: ir.Value | None) -> str:
@@ -52,11 +53,11 @@ def _operand(value: ir.Value | None) -> str:
         return "-"
     array = constant_array(value)
     if array is None:
-        return value.name or "?"
+        return printable_name(value.name or "?")
     if array.size <= SHOWN_ELEMENTS:
         shown = [f"{n:.7g}" if array.dtype.kind == "f" else str(n) for n in array.reshape(-1)]
         return f"[{', '.join(shown)}]" if array.ndim else shown[0]
-    return f"{value.name}[{', '.join(str(d) for d in array.shape)}]"
+    return f"{printable_name(value.name or '?')}[{', '.join(str(d) for d in array.shape)}]"
 
 
 def _attribute(attribute: ir.Attr) -> str:
@@ -69,22 +70,23 @@ def _attribute(attribute: ir.Attr) -> str:
         value = list(value)
     elif attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.GRAPH):
         value = f"<{attribute.type.name.lower()}>"
-    return f"{attribute.name}={value}"
+    return f"{attribute.name}={printable_name(str(value))}"
 
 
 def _node_line(node: ir.Node) -> str:
-    op = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    op = printable_name(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
     operands = ", ".join(_operand(value) for value in node.inputs)
     attributes = ", ".join(_attribute(node.attributes[name]) for name in sorted(node.attributes))
     call = f"{op}({operands}; {attributes})" if attributes else f"{op}({operands})"
     origin = ", ".join(part for part in (module_path(node), source_line(node)) if part)
     line = f"{', '.join(_typed(o) for o in node.outputs)} = {call}"
-    return f"{line}  # {origin}" if origin else line
+    return f"{line}  # {printable_name(origin)}" if origin else line
 
 
 def _summary(model: ir.Model) -> list[str]:
     counts = Counter(
-        f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph
+        printable_name(f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
+        for node in model.graph
     )
     width = max((len(op) for op in counts), default=0)
     elements = sum(v.const_value.size for v in model.graph.initializers.values() if v.const_value)
@@ -98,7 +100,7 @@ def _summary(model: ir.Model) -> list[str]:
         inputs = ", ".join(v.name or "" for v in function.inputs)
         outputs = ", ".join(v.name or "" for v in function.outputs)
         body = ", ".join(node.op_type for node in function)
-        lines.append(f"function {domain}::{name}({inputs}) -> ({outputs}): {body}")
+        lines.append(printable_line(f"function {domain}::{name}({inputs}) -> ({outputs}): {body}"))
     return lines
 
 
@@ -118,6 +120,8 @@ def format_notes(notes: Iterable[PassNote]) -> str:
         lines.append(name)
         ordered = sorted(groups.items(), key=lambda g: (not g[0][0], -len(g[1]), g[0][1]))
         for (matched, reason), nodes in ordered:
-            shown = ", ".join(nodes[:SHOWN_NODES]) + (", ..." if len(nodes) > SHOWN_NODES else "")
-            lines.append(f"  {'done' if matched else 'not '} {len(nodes):4} x {reason}  ({shown})")
+            shown = ", ".join(map(printable_name, nodes[:SHOWN_NODES]))
+            shown += ", ..." if len(nodes) > SHOWN_NODES else ""
+            done, why = "done" if matched else "not ", printable_line(reason)
+            lines.append(f"  {done} {len(nodes):4} x {why}  ({shown})")
     return "\n".join(lines)

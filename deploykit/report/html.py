@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from deploykit.printable import printable_lines
+
 _VOID = frozenset({"meta", "br", "line", "rect", "circle", "path"})
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -93,8 +95,7 @@ def element(
         attributes: Name → text, or a number, which is written with two decimals at most.
     """
     pairs = "".join(
-        f' {name}="{escape(_attribute(value), quote=True)}"'
-        for name, value in (attributes or {}).items()
+        f' {name}="{_escaped(_attribute(value))}"' for name, value in (attributes or {}).items()
     )
     if tag in _VOID and not content:
         return Markup(f"<{tag}{pairs}/>")
@@ -103,7 +104,12 @@ def element(
 
 def joined(parts: Sequence[Content]) -> Markup:
     """Parts one behind the other, those that are no `Markup` escaped."""
-    return Markup("".join(p if isinstance(p, Markup) else escape(p) for p in parts))
+    return Markup("".join(p if isinstance(p, Markup) else _escaped(p) for p in parts))
+
+
+def _escaped(text: str) -> str:
+    # Marks that turn the direction of writing would do so in a browser, too.
+    return escape(printable_lines(text))
 
 
 def table(

@@ -6,6 +6,7 @@ import json
 
 from deploykit.lint.finding import Finding, LintReport, Severity
 from deploykit.lint.rule import RULES
+from deploykit.printable import printable_line, printable_name
 
 SCHEMA = 1
 #: Findings of one rule that are shown without ``--all``.
@@ -29,9 +30,10 @@ def render_lint(report: LintReport, *, everything: bool = False) -> str:
         shown = findings if everything else findings[:SHOWN]
         last = ""
         for finding in shown:
-            lines.append(f"  {finding.severity.value:<7}  {finding.layer}: {finding.message}")
+            said = f"{printable_name(finding.layer)}: {printable_line(finding.message)}"
+            lines.append(f"  {finding.severity.value:<7}  {said}")
             if finding.advice != last:
-                lines.append(f"           what to do: {finding.advice}")
+                lines.append(f"           what to do: {printable_line(finding.advice)}")
             last = finding.advice
         if len(shown) < len(findings):
             lines.append(f"           ... and {len(findings) - len(shown)} more (--all)")

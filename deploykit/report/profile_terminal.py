@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from deploykit.cost.layer import LayerCost, ModelProfile, StageCost
 from deploykit.cost.match_profile import match_profile
 from deploykit.graph.ops import DOMAIN
+from deploykit.printable import printable_row
 from deploykit.units import format_bytes, format_count, format_us
 
 _TOTALS = (
@@ -205,6 +206,7 @@ def _share(part: float, whole: float) -> str:
 
 def align(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     """Rows as lines: the first ``left`` columns to the left, all others to the right."""
+    rows = [printable_row(row) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 
 from deploykit.interface import TensorUse
+from deploykit.printable import printable_name, printable_row
 from deploykit.report.figures import (
     as_decibels,
     as_error,
@@ -130,7 +131,7 @@ def render_layers(rows: Sequence[LayerRow]) -> str:
                 marks.get(index, ""),
             )
         )
-    return "\n".join(aligned(table))
+    return "\n".join(aligned([printable_row(row) for row in table]))
 
 
 def _stages(rows: Sequence[StageRow]) -> list[str]:
@@ -140,7 +141,7 @@ def _stages(rows: Sequence[StageRow]) -> list[str]:
         mark = "<- diverges here first" if row is first else ""
         error, snr = as_error(row.max_error_over_range), as_decibels(row.snr_db)
         table.append((row.stage, row.value, error, snr, mark))
-    return aligned(table)
+    return aligned([printable_row(row) for row in table])
 
 
 def _skipped(entries: Iterable[SkippedTarget]) -> list[str]:
@@ -197,7 +198,7 @@ def _format_check(check: Check, precision: str) -> str:
     figure = format_figure(check.metric, check.measured)
     kind = "value" if check.metric.startswith("layer_error") else "output"
     words = _WORDS.get(check.metric, check.metric)
-    what = f"{check.question.value}, {kind} '{check.value}': {words}"
+    what = f"{check.question.value}, {kind} '{printable_name(check.value)}': {words}"
     unit = " dB" if check.metric == "snr_db" else ""
     words = f"{outcome} {what} {figure}{unit}{_confidence(check)}"
     if check.limit is None and check.warn_limit is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from deploykit.printable import printable_row
 from deploykit.report.figures import (
     as_cosine,
     as_decibels,
@@ -97,7 +98,7 @@ def _wide(verdicts: Sequence[Verdict], refused: Sequence[SkippedTarget]) -> tupl
         noise = (_snr(verdict), _cosine(verdict), _top1(verdict))
         error = format_conversion_error(verdict, output=True)
         start = (verdict.target, verdict.precision, runner, kernels, _size(verdict))
-        rows.append((*start, error, *noise, verdict.outcome.upper()))
+        rows.append(printable_row((*start, error, *noise, verdict.outcome.upper())))
     return _WIDE, [*rows, *_refusals(refused, len(_WIDE))]
 
 
