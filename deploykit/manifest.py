@@ -117,6 +117,9 @@ class Bundle:
         stages: Key of a stage → its .onnx file, where the bundle keeps them: what layers are
             compared with elsewhere.
         companions: The files beside the artefacts that an app or its author wants: ``labels.txt``.
+        assumed: Whether the preprocessing contract was guessed, and not the checkpoint's or user's.
+        made: How it was made, enough to make it again (`deploykit.flow.recall`): ``load`` and
+            ``convert``; empty in bundles of before.
     """
 
     name: str
@@ -133,15 +136,19 @@ class Bundle:
     skipped: tuple[SkippedTarget, ...] = ()
     stages: Mapping[str, BundleFile] = field(default_factory=dict)
     companions: tuple[BundleFile, ...] = ()
+    assumed: bool = False
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as text; `read_bundle` reads it back."""
         first = self.inputs[0].to_dict() if self.inputs else {}
         first["preprocess"] = self.preprocess.to_dict() if self.preprocess else None
+        first["assumed"] = self.assumed
         document = {
             "schema": SCHEMA,
             "name": self.name,
             "source": dict(self.source),
+            "made": dict(self.made),
             "libraries": dict(sorted(self.libraries.items())),
             "input": first,
             "inputs": [s.to_dict() for s in self.inputs],
@@ -202,6 +209,8 @@ def bundle_from_dict(document: Mapping[str, Any]) -> Bundle:
         skipped=tuple(skipped_from_dict(o) for o in document.get("left_out", ())),
         stages={_text(k): _file(f) for k, f in document.get("stages", {}).items()},
         companions=tuple(_file(f) for f in document.get("files", ())),
+        assumed=document["input"].get("assumed", False) is True,
+        made=dict(table(document.get("made", {}), "how the bundle was made")),
     )
 
 

@@ -252,6 +252,28 @@ class Report:
         return EXIT_UNSUPPORTED if any(o.refused for o in self.skipped) else EXIT_OK
 
 
+#: Shares of images that must be named as by the reference, or it is a failure, or a warning; those
+#: of ``clear_top1_agreement`` (`deploykit.parity.limits`).
+FAIL_AGREEMENT, WARN_AGREEMENT = 0.80, 0.95
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """Images that the reference names one way, and an artefact another.
+
+    Attributes:
+        before: The reference's class.
+        after: The artefact's.
+        images: How many.
+        mended: How many of them the artefact names rightly.
+    """
+
+    before: str
+    after: str
+    images: int
+    mended: int
+
+
 @dataclass(frozen=True)
 class AccuracyRow:
     """Top-1 of one artefact on one runner.
@@ -264,6 +286,10 @@ class AccuracyRow:
         correct: Number of images named rightly.
         total: Number of images.
         agreement: Share of images that it names like the reference, 0..1; None without one.
+        correct5: Number of images whose class is among its five highest; None below six classes.
+        images_per_s: Images a second that the runtime took, one after the other; 0 if unknown.
+        changes: Which classes became which, the most frequent first.
+        decides: Whether the agreement is verified: not where the reference itself is near chance.
     """
 
     what: str
@@ -273,20 +299,60 @@ class AccuracyRow:
     correct: int
     total: int
     agreement: float | None
+    correct5: int | None = None
+    images_per_s: float = 0.0
+    changes: tuple[ClassChange, ...] = ()
+    decides: bool = True
 
     @property
     def top1(self) -> float:
         """Share of images named rightly, 0..1."""
         return self.correct / self.total
 
+    @property
+    def top5(self) -> float | None:
+        """Share of images whose class is among the five highest, 0..1."""
+        return None if self.correct5 is None else self.correct5 / self.total
+
+    @property
+    def outcome(self) -> str:
+        """``pass``, ``warn`` or ``fail`` by the agreement; empty where it is not verified."""
+        if self.agreement is None or not self.decides or self.what == "reference":
+            return ""
+        if self.agreement < FAIL_AGREEMENT:
+            return "fail"
+        return "warn" if self.agreement < WARN_AGREEMENT else "pass"
+
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """Top-1 of every artefact of a bundle; the reference, if any, comes first."""
+    """Top-1 of every artefact of a bundle; the reference, if any, comes first.
+
+    Attributes:
+        rows: One each.
+        classes: Number of classes; 0 if unknown.
+    """
 
     rows: tuple[AccuracyRow, ...]
+    classes: int = 0
 
     @property
     def reference(self) -> AccuracyRow | None:
         """The float reference's row."""
         return next((r for r in self.rows if r.what == "reference"), None)
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether the reference names hardly more images rightly than guessing would."""
+        row = self.reference
+        return row is not None and is_near_chance(row.top1, row.total, self.classes)
+
+    def exit_code_with(self, *, fail_on_warning: bool) -> int:
+        """1 if an agreement fails, or is a warning and that is asked for; else 0."""
+        bad = {"fail", "warn"} if fail_on_warning else {"fail"}
+        return EXIT_PARITY if any(row.outcome in bad for row in self.rows) else EXIT_OK
+
+
+def is_near_chance(share: float, count: int, classes: int) -> bool:
+    """Whether a top-1 may be guessing: its 95 % interval reaches down to one in ``classes``."""
+    return classes > 1 and wilson_interval(share, count)[0] <= 1 / classes

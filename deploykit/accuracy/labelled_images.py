@@ -49,7 +49,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZi
 _PREFIXES = {"train": "train", "test": "t10k"}
 _IDX_FILES = {"images": "images-idx3-ubyte", "labels": "labels-idx1-ubyte"}
 INSTALL_FASHION_MNIST = "apt-get install dataset-fashion-mnist"
-_GET_DATA = f"{INSTALL_FASHION_MNIST}, or name a folder that has it with --data"
+_GET_DATA = "name a file or folder that has it with --data"
 _GET_AGAIN = "fetch the file again, or name another folder with --data"
 
 
@@ -93,14 +93,26 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def read(self, index: int) -> ByteArray:
+        """One image, uint8 of shape (height, width, channels)."""
+        image: ByteArray = self.images[index]
+        return image
 
-def read_labelled_images(path: Path) -> LabelledImages:
+
+def read_labelled_images(path: Path, classes: Sequence[str] | None = None) -> LabelledImages:
     """The images to measure accuracy on: the test split of an IDX folder, or an ``.npz`` sample.
+
+    Args:
+        path: Of either.
+        classes: Names of the classes of an IDX folder, whose files have none; None for those of
+            Fashion-MNIST.
 
     Raises:
         DataError: there is nothing at ``path``, or it cannot be read.
     """
-    return read_idx_folder(path, "test") if path.is_dir() else read_labelled_npz(path)
+    if path.is_dir():
+        return read_idx_folder(path, "test", classes or FASHION_MNIST_CLASSES)
+    return read_labelled_npz(path)
 
 
 def read_idx_folder(
@@ -221,7 +233,7 @@ def _find_idx_file(folder: Path, name: str) -> Path:
             return candidate
     raise DataError(
         f"there is no {name}.gz and no {name} in {folder}",
-        expected="the four IDX files of Fashion-MNIST",
+        expected="the four IDX files of a dataset such as MNIST",
         advice=_GET_DATA,
     )
 
@@ -267,7 +279,10 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    expected = "an .npz file with 'images' and 'labels', or a folder of IDX files"
+    expected = (
+        "class folders of images, a .csv of file,label, an .npz file with 'images' and 'labels', "
+        "or a folder of IDX files"
+    )
     if not path.exists():
         raise DataError(f"there is no {path}", expected=expected, advice=_GET_DATA)
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,30 @@ from deploykit.accuracy.labelled_images import LabelledImages
 from deploykit.errors import DataError
 from deploykit.preprocess import Preprocess
 
+#: Top-5.
+_TOP = 5
+
 FloatArray = npt.NDArray[np.float32]
+
+
+class LabelledSet(Protocol):
+    """Images and what is on them, each read when it is asked for."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(n,): the class of each image."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def read(self, index: int) -> Any:
+        """One image: a PIL image, or uint8 (height, width, channels)."""
+
+
 Predict = Callable[[FloatArray], npt.NDArray[Any]]
 
 
@@ -26,11 +50,17 @@ class Top1:
         total: Number of images.
         predictions: int64 of shape (total,): the class of the highest logit of each image; of
             equal ones the first.
+        labels: int64 of shape (total,): what is on them.
+        correct5: Number of images whose label is among the five highest; None below six classes.
+        seconds: What ``predict`` took, without the preparation of images.
     """
 
     correct: int
     total: int
     predictions: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    correct5: int | None = None
+    seconds: float = 0.0
 
     @property
     def accuracy(self) -> float:
@@ -61,7 +91,7 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:4])}{more}"
 
 
-def top1(predict: Predict, data: LabelledImages, preprocess: Preprocess, batch: int = 250) -> Top1:
+def top1(predict: Predict, data: LabelledSet, preprocess: Preprocess, batch: int = 250) -> Top1:
     """Measure the top-1 accuracy of a model.
 
     Args:
@@ -76,10 +106,13 @@ def top1(predict: Predict, data: LabelledImages, preprocess: Preprocess, batch: 
         DataError: what ``predict`` gave has another shape, or NaN in it.
     """
     predictions = np.empty(len(data), np.int64)
+    among_five, seconds = 0, 0.0
     for start in range(0, len(data), batch):
-        images = data.images[start : start + batch]
-        tensors = np.stack([preprocess.apply(image) for image in images])
+        stop = min(start + batch, len(data))
+        tensors = np.stack([preprocess.apply(data.read(index)) for index in range(start, stop)])
+        started = time.perf_counter()
         logits = np.asarray(predict(tensors))
+        seconds += time.perf_counter() - started
         if logits.ndim != 2 or len(logits) != len(tensors) or logits.shape[1] < len(data.classes):
             raise DataError(
                 f"the model gave an output of shape {logits.shape} for {len(tensors)} images",
@@ -89,6 +122,10 @@ def top1(predict: Predict, data: LabelledImages, preprocess: Preprocess, batch: 
             )
         if np.isnan(logits).any():
             raise DataError(f"the model gave NaN for an image among {start} to {start + batch - 1}")
-        predictions[start : start + batch] = logits.argmax(axis=1)
+        predictions[start:stop] = logits.argmax(axis=1)
+        best = np.argsort(-logits, axis=1, kind="stable")[:, :_TOP]
+        among_five += int((best == data.labels[start:stop, None]).any(axis=1).sum())
+        classes = logits.shape[1]
     correct = int(np.count_nonzero(predictions == data.labels))
-    return Top1(correct=correct, total=len(data), predictions=predictions)
+    fifth = among_five if classes > _TOP else None
+    return Top1(correct, len(data), predictions, data.labels, fifth, seconds)

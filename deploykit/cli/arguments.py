@@ -8,7 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploykit.model import Model
@@ -99,6 +99,29 @@ def _add_preprocess_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE|A,B,...",
         help="class names in the order of the outputs: a text file, one a line, or a list",
     )
+
+
+def add_remembered_arguments(parser: argparse.ArgumentParser) -> None:
+    """What a bundle remembers of its source and may be given again; code must be."""
+    parser.add_argument(
+        "--arch",
+        default="",
+        metavar="NAME",
+        help="the source's architecture, where the bundle cannot remember it: "
+        "package.module:callable",
+    )
+    parser.add_argument("--arch-kwargs", nargs="+", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="load a source that RUNS CODE that it brings"
+    )
+
+
+def remembered_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `add_remembered_arguments`, for `deploykit.flow.recall`."""
+    from deploykit.sources.parse import parse_arch_kwargs
+
+    kwargs = parse_arch_kwargs(args.arch_kwargs)
+    return {"arch": args.arch, "arch_kwargs": kwargs, "trust_code": args.trust_code}
 
 
 def load_source(args: argparse.Namespace) -> Model:

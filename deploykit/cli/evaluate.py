@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from deploykit.cli.arguments import positive, seconds, thread_count
-from deploykit.errors import EXIT_OK
+from deploykit.cli.arguments import (
+    add_fail_on,
+    add_remembered_arguments,
+    positive,
+    remembered_arguments,
+    seconds,
+    terminal_width,
+    thread_count,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help=".npz with 'images' (n,H,W,C uint8) and 'labels', or a folder with the IDX files",
+        help="folder of class folders with images, .csv of file,label, .npz with 'images' "
+        "(n,H,W,C uint8) and 'labels', or folder of IDX files",
     )
     parser.add_argument(
         "--source",
@@ -25,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="the source model, for the float reference; its hash must be the bundle's",
     )
+    add_remembered_arguments(parser)
     parser.add_argument("--samples", type=positive, default=None, help="use at most so many")
     parser.add_argument(
         "--runner", action="append", default=[], metavar="NAME", help="only this runner (repeat)"
@@ -33,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=seconds, default=600.0, metavar="S", help="time limit of each runtime"
     )
+    add_fail_on(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,14 +53,21 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.flow.evaluate import evaluate
     from deploykit.report.accuracy_views import accuracy_to_json, render_accuracy
 
+    def progress(line: str) -> None:
+        if not args.quiet:
+            print(f"  {line}", file=sys.stderr, flush=True)
+
     table = evaluate(
         args.bundle,
         args.data,
         source=args.source,
+        **remembered_arguments(args),
         samples=args.samples,
         runners=args.runner,
         threads=args.threads,
         timeout_s=args.timeout,
+        progress=progress,
     )
-    print(accuracy_to_json(table) if args.json else render_accuracy(table))
-    return EXIT_OK
+    text = accuracy_to_json(table) if args.json else render_accuracy(table, width=terminal_width())
+    print(text)
+    return table.exit_code_with(fail_on_warning=args.fail_on == "warning")

@@ -32,6 +32,7 @@ from deploykit.flow.plan import (
     choose_runners,
     plan_artifacts,
 )
+from deploykit.flow.recall import describe_making
 from deploykit.graph.score_kinds import score_kinds
 from deploykit.installation import library_versions
 from deploykit.interface import TensorUse, tensor_uses
@@ -104,6 +105,7 @@ def convert(
     skipped += unreadable
     artifacts = tuple(_describe(item, proof) for item in made)
     bundle = _assemble(model, fused, proof, artifacts, skipped, calibrator)
+    bundle = replace(bundle, made=describe_making(model, request, plan))
     files = {path: data for item in made for path, data in item.files.items()}
     if request.keep_stages:
         stages = {f"stages/{item.stage_key}.onnx": item.stage.serialized() for item in made}
@@ -154,6 +156,7 @@ def _assemble(
         inputs=fused.inputs,
         outputs=fused.outputs,
         preprocess=model.preprocess,
+        assumed=model.preprocess is not None and model.preprocess_origin.assumed,
         labels=model.labels,
         reference=proof.reference if proof else "",
         artifacts=artifacts,

@@ -59,6 +59,7 @@ from dataclasses import dataclass, fields, replace
 
 from deploykit.errors import UserError
 from deploykit.model import Precision
+from deploykit.verdict import FAIL_AGREEMENT, WARN_AGREEMENT
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ class PrecisionLimits:
     snr_db: float | None = None
     cosine: float | None = None
     top1_agreement: float | None = None
-    clear_top1_agreement: float | None = 0.8
+    clear_top1_agreement: float | None = FAIL_AGREEMENT
     warn_snr_db: float | None = None
     warn_cosine: float | None = None
-    warn_clear_top1_agreement: float | None = 0.95
+    warn_clear_top1_agreement: float | None = WARN_AGREEMENT
 
 
 @dataclass(frozen=True)
