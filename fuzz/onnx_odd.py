@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, TensorProto
 
 from fuzz.mutate import mutate_protobuf
@@ -19,9 +20,12 @@ def mutate_onnx(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.4:
         return mutate_protobuf(data, rng)
     model = onnx.ModelProto.FromString(data)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        rng.choice(_ODD)(model, rng)
-    return bytes(model.SerializeToString())
+    try:
+        for _ in range(rng.choice((1, 1, 1, 2, 4))):
+            rng.choice(_ODD)(model, rng)
+        return bytes(model.SerializeToString())
+    except DecodeError:  # protobuf itself holds no graph that deep
+        return mutate_protobuf(data, rng)
 
 
 def _node(model: onnx.ModelProto, rng: random.Random) -> onnx.NodeProto:

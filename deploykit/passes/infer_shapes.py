@@ -16,6 +16,7 @@ from deploykit.graph.reading import static_shape
 from deploykit.graph.skeleton import serialize_skeleton
 from deploykit.limits import current_limits, elements_of
 from deploykit.passes.base import Findings, Pass, PassResult
+from deploykit.passes.channel_parameters import check_channel_parameters
 from deploykit.printable import printable_name
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class InferShapes(Pass):
         for value in model.graph.initializers.values():
             _describe_constant(value)
         if not _open_values(model.graph):
-            _refuse_sizes(model.graph)
+            _check_sizes(model.graph)
             return findings.result()
         inferred = _infer(model)
         for node in model.graph:
@@ -56,13 +57,14 @@ class InferShapes(Pass):
             if all(static_shape(value) is not None for value in model.graph.inputs):
                 _refuse_contradictions(model)
             raise _dynamic_error(model.graph, left)
-        _refuse_sizes(model.graph)
+        _check_sizes(model.graph)
         return findings.result()
 
 
-def _refuse_sizes(graph: ir.Graph) -> None:
+def _check_sizes(graph: ir.Graph) -> None:
     _refuse_empty(graph)
     _refuse_large(graph)
+    check_channel_parameters(graph)
 
 
 def _refuse_large(graph: ir.Graph) -> None:
