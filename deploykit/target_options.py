@@ -66,6 +66,11 @@ class TargetOption:
 
 _KEY = "KEY"
 
+#: Of every target that declares it: the core appends the op to the stage that the target is given.
+SOFTMAX = TargetOption(
+    "softmax", ("no", "yes"), "no", "yes: Softmax is appended, the output holds probabilities"
+)
+
 
 def check_options(
     target: str, declared: Iterable[TargetOption], given: Mapping[str, str]

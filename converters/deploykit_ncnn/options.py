@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deploykit.target_options import TargetOption, check_options
+from deploykit.target_options import SOFTMAX, TargetOption, check_options
 
 OPTIONS = (
     TargetOption(
@@ -28,6 +28,7 @@ OPTIONS = (
         "yes",
         "depthwise layers that ncnn's float16 kernel for ARM computes wrongly compute in float32",
     ),
+    SOFTMAX,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from deploykit.target_options import TargetOption, check_options
+from deploykit.target_options import SOFTMAX, TargetOption, check_options
 
 _INT8 = ("int8",)
 _QUANTIZED = ("int8", "w8")
@@ -39,6 +39,7 @@ OPTIONS = (
         "also write an .ort file, and the operator list of a reduced build",
         flag="--ort",
     ),
+    SOFTMAX,
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from deploykit.errors import ContractError
 from deploykit.model import Precision
-from deploykit.target_options import TargetOption, check_options
+from deploykit.target_options import SOFTMAX, TargetOption, check_options
 from deploykit.tensors import QuantParams
 
 OPTIONS = (
@@ -25,6 +25,7 @@ OPTIONS = (
         "layout of image inputs; NCHW costs a TRANSPOSE at each",
         flag="--input-layout",
     ),
+    SOFTMAX,
 )
 
 
@@ -48,7 +49,8 @@ class WriteOptions:
         Raises:
             ContractError: an unknown name or value, or integers at the ends of a float file.
         """
-        chosen = cls(**check_options("tflite", OPTIONS, options))
+        given = check_options("tflite", OPTIONS, options)
+        chosen = cls(io=given["io"], input_layout=given["input_layout"])
         if precision is not Precision.INT8 and chosen.io in ("int8", "uint8"):
             raise ContractError(
                 f"--io {chosen.io} with precision {precision.value}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ from deploykit.errors import DeploykitError, UnsupportedModelError, UnsupportedO
 from deploykit.flow.plan import ConvertRequest, request_of
 from deploykit.graph.ops import is_canonical
 from deploykit.model import Model, Precision, Stage
+from deploykit.passes.append_softmax import append_softmax
 from deploykit.target import Artifact, Target, policy_of
+from deploykit.target_options import SOFTMAX
 from deploykit.time_limit import time_limit
 from deploykit.verdict import SkippedTarget
 
@@ -32,12 +34,14 @@ class BuiltArtifact:
         stage_key: Name of the stage's outputs in the golden vectors: ``fused``, or
             ``TARGET.PRECISION`` for a quantized stage.
         stage: The stage.
+        softmax_of: Output that Softmax was appended for → the model's own output behind it.
     """
 
     stem: str
     artifact: Artifact
     stage_key: str
     stage: Model
+    softmax_of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -175,7 +179,12 @@ def _make(
 ) -> BuiltArtifact:
     wanted = request_of(target, precision, request)
     policy = policy_of(target, precision, wanted.options)
-    stage, key = fused, Stage.FUSED.value
+    key = Stage.FUSED.value
+    softmax_of: dict[str, str] = {}
+    if wanted.options.get(SOFTMAX.name) == "yes":
+        fused, softmax_of = append_softmax(fused)
+        key = f"{key}.{SOFTMAX.name}"
+    stage = fused
     if policy is not None:
         stage, key = (
             quantize_stage(
@@ -184,7 +193,7 @@ def _make(
             f"{target.name}.{precision.value}",
         )
     artifact = target.write(stage, wanted)
-    return BuiltArtifact(f"{fused.name}.{precision.value}", artifact, key, stage)
+    return BuiltArtifact(f"{fused.name}.{precision.value}", artifact, key, stage, softmax_of)
 
 
 def quantize_stage(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from deploykit.errors import RunnerError, UserError
 from deploykit.flow.make import BuiltArtifact
 from deploykit.flow.runners import opened_reference
@@ -100,6 +102,9 @@ def prove(
     kept = first_samples(inputs, MOST_KEPT)
     reference, words = _run_reference(model, fused, inputs, request)
     progress(f"float reference: {words}")
+    for item in made:
+        scores = {new: reference[own] for new, own in item.softmax_of.items()}
+        reference = {**reference, **{name: softmax(array) for name, array in scores.items()}}
     stages: dict[str, Mapping[str, FloatArray]] = {}
     runs: dict[str, Mapping[str, Mapping[str, FloatArray]]] = {}
     verdicts: dict[str, tuple[Verdict, ...]] = {}
@@ -115,8 +120,9 @@ def prove(
             results = [(trial.runner, trial.run()) for trial in trials]
             runs[item.path] = {name: run.outputs for name, run in results if not run.error}
             if item.artifact.precision is Precision.FP32:
-                if not sensitivity and any(_is_off(run, expected) for _, run in results):
-                    sensitivity = measure_sensitivity(
+                measured = set(sensitivity) >= {s.name for s in item.stage.outputs}
+                if not measured and any(_is_off(run, expected) for _, run in results):
+                    sensitivity |= measure_sensitivity(
                         item.stage,
                         kept,
                         first_samples(stages[item.stage_key], MOST_KEPT),
@@ -143,6 +149,13 @@ def prove(
         )
     golden = Golden(inputs, reference, stages, runs, sensitivity).first(MOST_KEPT)
     return Proof(golden, words, verdicts, rows)
+
+
+def softmax(scores: FloatArray) -> FloatArray:
+    """Softmax over axis 1 of scores (n, classes), float32."""
+    powers = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
+    shares: FloatArray = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
 
 
 #: Above this error over the range, rounding alone is measured: a quarter of the default limit.
