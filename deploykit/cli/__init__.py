@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": ("deploykit.cli.convert", "take a model to a bundle of verified artefacts"),
     "verify": ("deploykit.cli.verify", "verify a bundle again on this machine's runtimes"),
     "evaluate": ("deploykit.cli.evaluate", "top-1 of every artefact of a bundle on labelled data"),
+    "reproduce": ("deploykit.cli.reproduce", "make a bundle again from its source, and compare"),
     "profile": ("deploykit.cli.profile", "count (and measure) what each layer of a model costs"),
     "lint": ("deploykit.cli.lint", "find what makes a model slower than its FLOPs say"),
     "inspect": ("deploykit.cli.inspect", "print a model's stage, or an artefact, in words"),
@@ -117,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if not arguments:
+        arguments = ["--help"]
     # Only the subcommand that is asked for is imported.
     command = next((a for a in arguments if not a.startswith("-")), "")
     as_json = "--json" in arguments
