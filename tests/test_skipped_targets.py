@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from deploykit.bundle import read_bundle
 from deploykit.cli import main
+from deploykit.model import Model, Stage
 
 
 def flipped(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -212,3 +214,63 @@ def test_int8_of_a_model_without_layers_for_it_is_left_out_by_name(
         ("onnx", "int8"),
     ]
     assert "no layer of it runs in integers" in capsys.readouterr().out
+
+
+def test_a_quantized_stage_that_does_not_run_costs_its_file_alone(
+    tiny_onnx: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deploykit.errors import RunnerError
+    from deploykit.flow import prove
+
+    real = prove.run_stage
+
+    def fails(stage: Model, *arguments: Any, **settings: Any) -> Any:
+        if stage.stage is Stage.QUANTIZED:
+            raise RunnerError("Type Error: tensor(uint8) of input")
+        return real(stage, *arguments, **settings)
+
+    monkeypatch.setattr(prove, "run_stage", fails)
+    arguments = ("--to", "onnx", "--fp32", "--int8", "--calibrate", images)
+    assert convert(tiny_onnx, tmp_path / "b", *arguments) == 3
+    bundle = read_bundle(tmp_path / "b")
+    assert [a.precision for a in bundle.artifacts] == ["fp32"]
+    (refusal,) = bundle.skipped
+    assert (refusal.target, refusal.precision, refusal.refused) == ("onnx", "int8", True)
+    assert "does not run the stage" in refusal.reason
+    assert "tensor(uint8)" in refusal.reason
+    assert main(["verify", str(tmp_path / "b")]) == 0
+
+
+def save_computed_weight(path: Path) -> Path:
+    """A convolution whose weights the network computes."""
+    shapes = {"x": (1, 3, 8, 8), "y": (1, 4, 8, 8)}
+    described = {
+        name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    }
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Mul", ["p", "w"], ["k"]),
+        helper.make_node("Conv", ["x", "k"], ["y"], "dynamic"),
+    ]
+    rng = np.random.default_rng(0)
+    weights = numpy_helper.from_array(rng.normal(size=(4, 3, 1, 1)).astype(np.float32), "w")
+    graph = helper.make_graph(nodes, "g", [described["x"]], [described["y"]], [weights])
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_a_convolution_of_computed_weights_costs_no_other_targets_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_computed_weight(tmp_path / "dynamic.onnx")
+    assert convert(path, tmp_path / "b", "--to", "tflite,ncnn,onnx", "--fp32") == 3
+    text = capsys.readouterr().out
+    bundle = read_bundle(tmp_path / "b")
+    assert "onnx" in {a.target for a in bundle.artifacts}
+    assert all(v.passed for a in bundle.artifacts for v in a.verdicts)
+    for entry in bundle.skipped:
+        assert "defect" not in entry.reason, entry.reason
+        assert "Conv" in entry.reason
+    assert "'dynamic'" in text

@@ -21,9 +21,7 @@ from deploykit.bundle import (
     refuse_source_inside,
     write_bundle,
 )
-from deploykit.errors import (
-    UserError,
-)
+from deploykit.errors import UnsupportedModelError, UserError
 from deploykit.flow.calibrate import Calibrator
 from deploykit.flow.loading import split_loadable
 from deploykit.flow.make import BuiltArtifact, make_artifacts, needs_table, quantize_stage
@@ -99,6 +97,8 @@ def convert(
     table = calibrator.result.table if calibrator.result else None
     skipped += refused
     proof = _prove(model, fused, made, runners, request, calibrator.verified, progress)
+    made, unproven = _split_proven(made, proof)
+    skipped += unproven
     made, unreadable = split_loadable(
         made, proof.verdicts if proof else None, timeout_s=request.timeout_s
     )
@@ -134,6 +134,32 @@ def convert(
         tensors=tuple(u for a in artifacts for u in uses_of(bundle, a)),
     )
     return ConversionResult(folder, bundle, report)
+
+
+def _split_proven(
+    made: list[BuiltArtifact], proof: Proof | None
+) -> tuple[list[BuiltArtifact], list[SkippedTarget]]:
+    """The artefacts that could be verified, and those whose own stage does not run.
+
+    Raises:
+        UnsupportedModelError: no artefact is left.
+    """
+    reasons = proof.unproven if proof else {}
+    refused = [
+        SkippedTarget(
+            item.artifact.target,
+            item.artifact.precision.value,
+            f"ONNX Runtime does not run the stage that {item.path} was made from: "
+            f"{reasons[item.path]}",
+            refused=True,
+        )
+        for item in made
+        if item.path in reasons
+    ]
+    left = [item for item in made if item.path not in reasons]
+    if not left:
+        raise UnsupportedModelError("\n".join(one.reason for one in refused))
+    return left, refused
 
 
 def _assemble(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,12 +66,15 @@ class Proof:
         reference: What gave the float reference, in words.
         verdicts: Artefact's file name → verdicts.
         stages: Each stage against the reference; empty if all is well and it was not asked for.
+        unproven: Artefact's file name → why ONNX Runtime does not run the quantized stage that it
+            was made from: nothing can be said of such a file.
     """
 
     golden: Golden
     reference: str
     verdicts: Mapping[str, tuple[Verdict, ...]]
     stages: tuple[StageRow, ...] = ()
+    unproven: Mapping[str, str] = field(default_factory=dict)
 
 
 def prove(
@@ -94,8 +97,8 @@ def prove(
         progress: Called with one line a step.
 
     Raises:
-        RunnerError: the reference or a stage does not run; an artefact that does not is a
-            verdict.
+        RunnerError: the reference or the fused stage does not run; an artefact that does not is
+            a verdict, and a quantized stage that does not leaves its artefact unproven.
         UserError: none of the runners that were asked for runs a file of an artefact.
     """
     inputs = make_golden_inputs(fused, data, request.samples)
@@ -109,12 +112,19 @@ def prove(
     runs: dict[str, Mapping[str, Mapping[str, FloatArray]]] = {}
     verdicts: dict[str, tuple[Verdict, ...]] = {}
     sensitivity: dict[str, float] = {}
+    unproven: dict[str, str] = {}
     with scratch_folder() as folder:
         for item in made:
             if item.stage_key not in stages:
-                stages[item.stage_key] = run_stage(
-                    item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
-                )
+                try:
+                    stages[item.stage_key] = run_stage(
+                        item.stage, inputs, threads=request.threads, timeout_s=request.timeout_s
+                    )
+                except RunnerError as failure:
+                    if item.stage_key == Stage.FUSED.value:
+                        raise
+                    unproven[item.path] = str(failure)
+                    continue
             expected = Expected(stages[item.stage_key], reference)
             trials = _trials_of(item, folder, inputs, request)
             results = [(trial.runner, trial.run()) for trial in trials]
@@ -139,7 +149,7 @@ def prove(
     verified = [v for found in verdicts.values() for v in found if v.runner_exit is None]
     if request.layers or not all(v.passed for v in verified):
         rows = compare_stages(
-            _way_of(model, fused, made),
+            _way_of(model, fused, [item for item in made if item.path not in unproven]),
             kept,
             first_samples(reference, MOST_KEPT),
             like=fused,
@@ -148,7 +158,7 @@ def prove(
             timeout_s=request.timeout_s,
         )
     golden = Golden(inputs, reference, stages, runs, sensitivity).first(MOST_KEPT)
-    return Proof(golden, words, verdicts, rows)
+    return Proof(golden, words, verdicts, rows, unproven)
 
 
 def softmax(scores: FloatArray) -> FloatArray:
