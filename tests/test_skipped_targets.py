@@ -127,7 +127,7 @@ def test_where_each_of_several_refuses_nothing_is_written_and_each_is_told(
 ) -> None:
     assert convert(flip_onnx, tmp_path / "b", "--to", "tflite,ncnn", "--fp32") == 3
     error = capsys.readouterr().err
-    assert error.startswith("error: each of tflite, ncnn refuses the model")
+    assert error.startswith("error: each of tflite, ncnn refuses the model\n  1 node")
     assert "cannot be lowered to tflite" in error
     assert "cannot be lowered to ncnn" in error
     assert not (tmp_path / "b").exists()

@@ -158,7 +158,7 @@ def _split_proven(
     ]
     left = [item for item in made if item.path not in reasons]
     if not left:
-        raise UnsupportedModelError("\n".join(one.reason for one in refused))
+        raise UnsupportedModelError("\n  ".join(one.reason for one in refused))
     return left, refused
 
 

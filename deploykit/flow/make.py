@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from deploykit.errors import DeploykitError, UnsupportedModelError, UnsupportedOpsError
@@ -164,8 +165,8 @@ def _nothing_made(refusals: Mapping[tuple[str, Precision], DeploykitError]) -> D
     if len(names) == 1 and len(reasons) == 1:
         return next(iter(refusals.values()))
     if len(names) == 1:
-        return UnsupportedModelError("\n".join(reasons))
-    listed = "\n".join(reasons)
+        return UnsupportedModelError("\n  ".join(reasons))
+    listed = indent("\n".join(reasons), "  ")
     return UnsupportedModelError(f"each of {', '.join(names)} refuses the model\n{listed}")
 
 
