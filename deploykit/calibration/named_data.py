@@ -109,7 +109,9 @@ def samples_as_data(
     Raises:
         DataError: no sample, or (when it is read) one that lacks an input or has another shape.
     """
-    held = samples if isinstance(samples, Sequence) else list(islice(samples, limit))
+    # An array and a dataset are sequences too, without saying so.
+    indexed = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
+    held: Any = samples if indexed else list(islice(samples, limit))
     if not len(held):
         raise DataError("the calibration set is empty", expected="at least one sample")
     chosen = spread(len(held), limit)

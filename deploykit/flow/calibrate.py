@@ -168,8 +168,10 @@ def _given_data(fused: Model, request: ConvertRequest) -> CalibrationData:
 
     given, limit = request.calibration, request.calibration_limit
     _check_batch_axes(fused)
+    if given is None:
+        raise AssertionError("no calibration data were given")
     if not isinstance(given, Path):
-        return samples_as_data(given or (), fused.inputs, limit)
+        return samples_as_data(given, fused.inputs, limit)
     skip = request.skip_unreadable
     if len(fused.inputs) == 1:
         return load_calibration_data(
