@@ -14,14 +14,16 @@ from deploykit.errors import MissingDependencyError
 from deploykit.preprocess import Preprocess
 from deploykit.sources.built_architecture import Architecture, building, unknown_name
 from deploykit.sources.lazy_packages import lazy_import
+from deploykit.sources.torchvision_detection import expose_raw_heads, is_detector
 
 _DEFAULT_SIZE = 224
 
 
 def build_torchvision(name: str, kwargs: Mapping[str, Any]) -> Architecture:
-    """torchvision's classification network of that name, untrained.
+    """torchvision's network of that name, untrained; a detector up to its raw heads.
 
     Raises:
+        UnsupportedModelError: a detector of two stages.
         SourceError: torchvision has no such network, or its constructor refuses the arguments.
         MissingDependencyError: torchvision is not installed.
     """
@@ -40,7 +42,10 @@ def build_torchvision(name: str, kwargs: Mapping[str, Any]) -> Architecture:
         kwargs = {"weights_backbone": None, **kwargs}  # its default would be downloaded
     with building(full, kwargs):
         module = api.get_model(name, **kwargs)
-    preprocess = _preprocess_of(api, name)
+    if is_detector(module):
+        preprocess = expose_raw_heads(module, full)
+    else:
+        preprocess = _preprocess_of(api, name)
     return Architecture(full, module, (1, 3, *preprocess.size), preprocess)
 
 
