@@ -10,6 +10,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 
 import deploykit
@@ -124,7 +125,10 @@ def _run(arguments: list[str]) -> int:
     command = next((a for a in arguments if not a.startswith("-")), "")
     as_json = "--json" in arguments
     try:
-        args = build_parser(command).parse_args(arguments)
+        parser = build_parser(command)
+        args, unknown = parser.parse_known_args(arguments)
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{_nearest(parser, unknown)}")
     except SystemExit as error:
         if as_json and error.code:
             _print_error(UserError("the arguments cannot be used: see standard error"))
@@ -138,6 +142,20 @@ def _run(arguments: list[str]) -> int:
             _print_error(error)
         raise
     return code
+
+
+def _nearest(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> str:
+    """The flags that were probably meant, in words; empty if none is near."""
+    known = {
+        flag
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for sub in action.choices.values()
+        for flag in sub._option_string_actions
+    }
+    flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+    near = [match for flag in flags for match in get_close_matches(flag, sorted(known), 1)]
+    return f" (did you mean {', '.join(near)}?)" if near else ""
 
 
 def _print_error(error: BaseException) -> None:
