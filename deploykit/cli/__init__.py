@@ -26,6 +26,7 @@ COMMANDS = {
     "verify": ("deploykit.cli.verify", "verify a bundle again on this machine's runtimes"),
     "evaluate": ("deploykit.cli.evaluate", "top-1 of every artefact of a bundle on labelled data"),
     "reproduce": ("deploykit.cli.reproduce", "make a bundle again from its source, and compare"),
+    "run": ("deploykit.cli.run", "name what is on images, by every artefact and runner"),
     "profile": ("deploykit.cli.profile", "count (and measure) what each layer of a model costs"),
     "lint": ("deploykit.cli.lint", "find what makes a model slower than its FLOPs say"),
     "inspect": ("deploykit.cli.inspect", "print a model's stage, or an artefact, in words"),
