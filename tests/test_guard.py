@@ -91,6 +91,29 @@ def test_a_signal_ends_a_conversion_within_two_seconds(
     assert not list(tmp_path.glob(".bundle*"))
 
 
+@pytest.mark.parametrize(
+    ("number", "delay"), [(signal.SIGTERM, 1.5), (signal.SIGINT, 3.0), (signal.SIGTERM, 6.0)]
+)
+def test_a_signal_ends_the_import_and_the_export_of_torch(
+    tmp_path: Path, number: signal.Signals, delay: float
+) -> None:
+    checkpoint = Path(__file__).parent.parent / "examples" / "ghostnet.pt"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploykit", "inspect", str(checkpoint)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for_handlers(process.pid)
+    time.sleep(delay)
+    process.send_signal(number)
+    start = time.monotonic()
+    err = process.communicate(timeout=30)[1]
+    assert time.monotonic() - start < 3
+    assert process.returncode in (0, 130), err  # 0: it was done before
+    assert "Traceback" not in err
+
+
 def _wait_for_handlers(pid: int) -> None:
     for _ in range(1000):
         caught = next(
