@@ -12,6 +12,7 @@ from deploykit.model import Model
 from deploykit_testing.tflite import (
     assert_float_parity,
     assert_int8_parity,
+    random_inputs,
     stage_of,
     write,
 )
@@ -274,3 +275,17 @@ def test_what_has_no_lowering_is_refused_with_all_its_company() -> None:
 
 def test_valid_rule_needs_no_pad() -> None:
     assert choose_padding((8, 8), (6, 6), (3, 3), (1, 1), (0, 0, 0, 0)).rule == PADDING_VALID
+
+
+def test_xnnpack_takes_a_channel_whose_input_calibration_never_saw() -> None:
+    """Its weights of 1e6 on what was zero would be refused: 256 steps of output a product."""
+    weights = np.array([[1.0, 0.0], [0.0, 1e6]], np.float32).reshape(2, 2, 1, 1)
+    stage = stage_of(
+        "y = Conv (x, w, b)",
+        "float[1,2,4,4] x",
+        "y",
+        {"w": weights, "b": np.array([0.1, 0.2], np.float32)},
+    )
+    inputs = random_inputs(stage)
+    inputs["x"][:, 1] = 0.0
+    assert assert_int8_parity(stage, inputs).is_one_partition

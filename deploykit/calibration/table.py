@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class CalibrationTable:
         }
         # One line a value: thousands of histogram counts on lines of their own help no reader.
         rows = ",\n".join(
-            f"  {json.dumps(name)}: {json.dumps(asdict(s), separators=(',', ':'))}"
+            f"  {json.dumps(name)}: {json.dumps(vars(s), separators=(',', ':'))}"
             for name, s in sorted(self.values.items())
         )
         opening = json.dumps(head, indent=1)[:-2]

@@ -24,6 +24,9 @@ SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 #: left to them, enough for 2**15 products of 127 x 255.
 LARGEST_BIAS = 2**30
 
+#: Output steps of one step of input times weight: below 256, with room for float32's rounding.
+_MOST_OUTPUT_STEPS = 255.0
+
 #: No channel's scale is smaller than the largest channel's times this: what a weaker channel
 #: adds is far below one step of any output, and runtimes refuse multipliers below 2**-31.
 SMALLEST_CHANNEL = 2.0**-20
@@ -132,6 +135,20 @@ def fit_weight_params(bias: FloatArray, data: QuantParams, weights: QuantParams)
         s if n <= s else float(np.nextafter(np.float32(n), np.float32(np.inf)))
         for s, n in zip(weights.scale, needed, strict=True)
     )
+    return QuantParams(scales, weights.zero_point, weights.dtype, weights.axis)
+
+
+def limit_weight_params(
+    data: QuantParams, weights: QuantParams, output: QuantParams
+) -> QuantParams:
+    """Weight parameters with which one step of input times weight is below 256 steps of output.
+
+    Integer kernels refuse more (XNNPACK's requantization). It happens where a channel reads what
+    is zero throughout the calibration set: any other input fills the whole output range, with
+    these parameters as with those; the channel's weights then saturate.
+    """
+    largest = _MOST_OUTPUT_STEPS * output.scale[0] / data.scale[0]
+    scales = tuple(min(s, float(np.float32(largest))) for s in weights.scale)
     return QuantParams(scales, weights.zero_point, weights.dtype, weights.axis)
 
 

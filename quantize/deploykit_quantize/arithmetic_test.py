@@ -14,6 +14,7 @@ from deploykit_quantize.arithmetic import (
     SMALLEST_SCALE,
     bias_params,
     fit_weight_params,
+    limit_weight_params,
     params_from_range,
     quantize_bias,
     quantize_weights_to,
@@ -166,3 +167,11 @@ def test_bias_of_grouped_transposed_convolution_repeats_the_scales() -> None:
     fitted = fit_weight_params(np.float32([0, 0, 0, 0, 2.0**32, 0]), data, weights)
     assert fitted.scale[0] == pytest.approx(2.0**32 / 0.5 / LARGEST_BIAS)
     assert fitted.scale[1] == 2.0
+
+
+def test_one_step_of_the_products_is_below_256_steps_of_the_output() -> None:
+    data, output = QuantParams((0.5,), (0,)), QuantParams((2.0,), (0,))
+    weights = QuantParams((0.25, 5000.0), (0, 0), "int8", 0)
+    limited = limit_weight_params(data, weights, output)
+    assert limited.scale[0] == 0.25
+    assert 250 < limited.scale[1] * 0.5 / 2.0 < 256

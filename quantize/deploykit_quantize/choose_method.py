@@ -160,10 +160,10 @@ class _Choice:
         """Keep the step if it helps."""
         method = change(self.method)
         stage = self.quantization.quantize(method)
-        if stage.serialized() == self.stage.serialized():
+        quality = self._measure(stage)
+        if np.array_equal(quality, self.quality):
             self.notes.append(PassNote("auto", name, False, "it changes nothing here"))
             return False
-        quality = self._measure(stage)
         gains = np.clip(quality - self.quality, -_MOST_DB, _MOST_DB)
         gain, error = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
         kept = gain > max(_LEAST_GAIN_DB, error)

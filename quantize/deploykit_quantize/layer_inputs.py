@@ -6,7 +6,7 @@ them are the second moments of their windows, whose size does not depend on the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deploykit.calibration.data import CalibrationData
@@ -64,7 +64,7 @@ def batch_of(graph: ir.Model) -> int:
 
 def collect_moments(
     graph: ir.Model, layers: Sequence[WeightedLayer], data: CalibrationData
-) -> Mapping[str, Array]:
+) -> dict[tuple[object, ...], Array]:
     """Second moments of what each layer reads.
 
     Args:
@@ -73,30 +73,17 @@ def collect_moments(
         data: The calibration set; it is read once.
 
     Returns:
-        Name of a layer → E[x x^T] over its windows, float32 (groups, n, n).
+        `WeightedLayer.window_key` → E[x x^T] over windows, float32 (groups, n, n).
     """
-    sums: dict[str, Array] = {}
-    counts = dict.fromkeys((layer.name for layer in layers), 0)
-    for values in stream_values(graph, [layer.source for layer in layers], data):
-        shared: dict[tuple[object, ...], tuple[Array, int]] = {}
-        for layer in layers:
-            key = _key(layer)
-            if key not in shared:
-                windows = layer.windows(values[layer.source])
-                shared[key] = windows @ windows.transpose(0, 2, 1), windows.shape[-1]
-            moments, count = shared[key]
-            sums[layer.name] = sums[layer.name] + moments if layer.name in sums else moments
-            counts[layer.name] += count
-    return {name: total / counts[name] for name, total in sums.items()}
-
-
-def _key(layer: WeightedLayer) -> tuple[object, ...]:
-    """Layers that read the same windows of the same value."""
-    node = layer.node
-    shape = layer.weights.shape[2:] if node.op_type == "Conv" else ()
-    settings = tuple(
-        (name, tuple(node.attributes[name].as_ints()))
-        for name in ("strides", "pads", "dilations")
-        if name in node.attributes
-    )
-    return (node.op_type, layer.source, layer.groups, shape, settings)
+    reading = {layer.window_key: layer for layer in layers}
+    sums: dict[tuple[object, ...], Array] = {}
+    counts = dict.fromkeys(reading, 0)
+    streamed = stream_values(graph, [layer.source for layer in reading.values()], data)
+    for number, values in enumerate(streamed):
+        for key, layer in reading.items():
+            most = layer.windows_of_a_sample(data.count)
+            windows = layer.windows(values[layer.source], most, number)
+            moments = windows @ windows.transpose(0, 2, 1)
+            sums[key] = sums[key] + moments if key in sums else moments
+            counts[key] += windows.shape[-1]
+    return {key: total / counts[key] for key, total in sums.items()}

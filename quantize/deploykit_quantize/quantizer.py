@@ -19,7 +19,7 @@ from deploykit.calibration.table import CalibrationTable
 from deploykit.errors import ContractError
 from deploykit.graph.op_facts import facts_of
 from deploykit.graph.qdq import has_qdq
-from deploykit.graph.read_qdq import bias_index, is_structural
+from deploykit.graph.read_qdq import bias_index, carries_activation, is_structural
 from deploykit.graph.reading import constant_array, input_at
 from deploykit.graph.value_multiple import multiple_of
 from deploykit.model import Model, Stage
@@ -28,6 +28,7 @@ from deploykit.tensors import Array, QuantParams
 from deploykit_quantize.arithmetic import (
     bias_params,
     fit_weight_params,
+    limit_weight_params,
     params_from_range,
     quantize_bias,
     weight_params,
@@ -223,6 +224,9 @@ class _Constants:
             node, layer.weights, rule, group_scales=self.policy.group_scales
         )
         data = self.plan.values[source]
+        output = None if self.policy.inputs_only else self._params_behind(node)
+        if output is not None:
+            params = limit_weight_params(data, params, output)
         index = None if self.policy.inputs_only else bias_index(node)
         bias = None if index is None else constant_array(input_at(node, index))
         if index is not None and bias is not None:
@@ -233,6 +237,14 @@ class _Constants:
         rounded = self.placement.rounding.round(layer, params, rule.largest, moments)
         (self.findings.matched if rounded.changed else self.findings.skipped)(node, rounded.reason)
         self.writer.quantize_constant(node, 1, params, rounded.integers)
+
+    def _params_behind(self, node: ir.Node) -> QuantParams | None:
+        """Of what a layer gives, behind the activation that it carries; None for floats."""
+        value = node.outputs[0]
+        if carries_activation(value):
+            (use,) = value.uses()
+            value = use.node.outputs[0]
+        return self.plan.values.get(value)
 
 
 def choose_weight_params(

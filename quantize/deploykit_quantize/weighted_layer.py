@@ -18,8 +18,13 @@ from deploykit.tensors import Array, FloatArray, QuantParams
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Windows of one sample that are looked at; spread over the feature map.
-MOST_WINDOWS = 1024
+#: Of one sample at most so many windows are looked at.
+_MOST_OF_A_SAMPLE = 1024
+#: Of all samples together: so many a weight, and at least so many.
+_WINDOWS_A_WEIGHT = 32
+_FEWEST_WINDOWS = 16384
+#: Part of a period by which the windows of the next sample are moved; no few samples see the same.
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,22 @@ class WeightedLayer:
         """Number of output channels."""
         return int(self.weights.shape[1 if self._is_transposed else 0])
 
+    def windows_of_a_sample(self, samples: int) -> int:
+        """How many windows of each of so many samples tell its second moments well enough."""
+        wanted = max(_FEWEST_WINDOWS, _WINDOWS_A_WEIGHT * self.inputs_per_unit)
+        return min(-(-wanted // samples), _MOST_OF_A_SAMPLE)
+
+    @property
+    def window_key(self) -> tuple[object, ...]:
+        """The same for layers that read the same windows of the same value."""
+        shape = self.weights.shape[2:] if self.node.op_type == "Conv" else ()
+        settings = tuple(
+            (name, tuple(self.node.attributes[name].as_ints()))
+            for name in ("strides", "pads", "dilations")
+            if name in self.node.attributes
+        )
+        return (self.node.op_type, self.source, self.groups, shape, settings)
+
     @property
     def why_no_rows(self) -> str:
         """Why it is no product of a matrix and windows; empty if it is."""
@@ -99,19 +120,24 @@ class WeightedLayer:
         scales = np.asarray(params.scale, np.float32).astype(np.float64)
         return np.broadcast_to(scales, (self.units,)).reshape(self.groups, -1)
 
-    def windows(self, value: FloatArray) -> FloatArray:
+    def windows(
+        self, value: FloatArray, most: int = _MOST_OF_A_SAMPLE, number: int = 0
+    ) -> FloatArray:
         """What the layer multiplies of one sample, (groups, weights a row, windows).
 
-        Of a map with more than `MOST_WINDOWS` windows so many are taken, at equal distances.
+        Args:
+            value: What it reads.
+            most: Of a map with more windows so many are taken, at equal distances.
+            number: Of the sample; each sample shows other places of the map.
         """
         if self.node.op_type == "Gemm":
             transposed = read_int(self.node, "transA", 0)
             return (value if transposed else value.T)[np.newaxis]
         if self.node.op_type == "MatMul":
             return value.reshape(-1, value.shape[-1]).T[np.newaxis]
-        return self._convolution_windows(value[0])
+        return self._convolution_windows(value[0], most, number)
 
-    def _convolution_windows(self, sample: FloatArray) -> FloatArray:
+    def _convolution_windows(self, sample: FloatArray, most: int, number: int) -> FloatArray:
         kernel = self.weights.shape[2:]
         strides = read_ints(self.node, "strides", (1,) * len(kernel))
         dilations = read_ints(self.node, "dilations", (1,) * len(kernel))
@@ -127,8 +153,9 @@ class WeightedLayer:
         columns = np.arange(0, padded.shape[2] - reach[1], strides[1])
         total = len(rows) * len(columns)
         taken = np.arange(total)
-        if total > MOST_WINDOWS:
-            taken = np.linspace(0, total - 1, MOST_WINDOWS).astype(np.int64)
+        if total > most:
+            start = number * _GOLDEN_RATIO % 1
+            taken = ((np.arange(most) + start) * total / most).astype(np.int64)
         y, x = rows[taken // len(columns)], columns[taken % len(columns)]
         taps = [
             padded[:, y + i * dilations[0], x + j * dilations[1]]

@@ -27,6 +27,8 @@ from deploykit_quantize.prepare.channel_classes import ChannelClasses, find_chan
 from deploykit_quantize.prepare.scale_channels import scale_channels
 from deploykit_quantize.round.base import Need
 
+#: A channel whose range is narrower than this share of its values is constant: one step of many.
+_CONSTANT = 1 / 128
 #: Samples from which on a small margin is enough.
 _MANY_SAMPLES = 100
 
@@ -100,7 +102,10 @@ def _room(seen: ValueStatistics) -> Array:
     above = np.where(highs > 0, high / np.maximum(highs, tiny), np.inf)
     below = np.where(lows < 0, low / np.minimum(lows, -tiny), np.inf)
     room = np.minimum(above, below)
-    return np.where(np.isfinite(room), room, 1.0)  # a dead channel stays as it is
+    # A dead channel stays as it is, and so does a constant one: nothing is gained, and where its
+    # input is zero throughout, its weights may have any size already.
+    constant = highs - lows < _CONSTANT * np.maximum(highs, -lows)
+    return np.where(np.isfinite(room) & ~constant, room, 1.0)
 
 
 def scale_table(table: CalibrationTable, model: Model) -> CalibrationTable:
