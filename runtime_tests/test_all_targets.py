@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PRECISIONS = ("fp32", "int8")
 #: Converted again here: channel shuffles, and squeeze-and-excite with h-swish.
 AGAIN = ("shufflenet_v2", "mobilenet_v3_small")
-#: What two builds of one converter may differ by, or the page is of another one.
-SAME_BYTES, SAME_SNR_DB = 0.02, 3.0
+#: What two builds of one converter may differ by, or the page is of another one. Noise of int8 is
+#: the quantizer's; noise of floats is each CPU's own rounding.
+SAME_BYTES, SAME_SNR_DB = 0.02, {"int8": 3.0, "fp32": 12.0}
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def test_a_family_that_is_converted_again_has_the_rows_of_the_page(
         assert verdict.outcome == row.verdict, key
         assert verdict.bytes == pytest.approx(row.bytes, rel=SAME_BYTES), key
         snr = float(script.format_least(verdict, "snr_db", script.as_decibels))
-        assert snr == pytest.approx(row.snr_db, abs=SAME_SNR_DB), key
+        assert snr == pytest.approx(row.snr_db, abs=SAME_SNR_DB[row.precision]), key
 
 
 def test_one_calibration_serves_every_target(converted: tuple[str, Bundle]) -> None:
