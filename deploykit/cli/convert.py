@@ -174,6 +174,14 @@ def add_calibration_arguments(parser: argparse.ArgumentParser) -> None:
         help="how ranges are chosen: minmax, mse, percentile or percentile:99.9; turns "
         "--method auto off",
     )
+    group.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="leave layers in floats in int8 files: a regular expression over module paths and "
+        "value names, e.g. 'blocks.5' (repeat)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -201,6 +209,7 @@ def run(args: argparse.Namespace) -> int:
         allow_suspicious=args.allow_suspicious_calibration,
         method=args.method,
         observer=parse_observer(args.observer),
+        keep_float=tuple(args.keep_float),
         verify=not args.no_verify,
         keep_stages=args.keep_stages,
         runners=tuple(args.runner),

@@ -133,6 +133,7 @@ def _quantized(fused: Model, args: argparse.Namespace) -> Model:
         allow_suspicious=args.allow_suspicious_calibration,
         method=args.method,
         observer=parse_observer(args.observer),
+        keep_float=tuple(args.keep_float),
         verify=False,
     )
     return quantize_for_target(fused, find_target(args.on), request)

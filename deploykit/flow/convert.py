@@ -90,6 +90,7 @@ def convert(
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
     _check_quantized_source(fused, plan)
+    _check_kept(fused, plan, request)
     plan, uncalibrated = _without_calibration(fused, plan, request)
     skipped += uncalibrated
     calibrator = Calibrator.load(fused, request, plan, progress)
@@ -231,6 +232,29 @@ def _check_quantized_source(fused: Model, plan: Sequence[tuple[Target, Precision
             expected="--int8: its own scales are kept, and no calibration data are needed",
             advice="for other precisions give the float model that it was made from",
         )
+
+
+def _check_kept(
+    fused: Model, plan: Sequence[tuple[Target, Precision]], request: ConvertRequest
+) -> None:
+    """Layers that are to stay float are there, and in a file that would quantize them.
+
+    Raises:
+        UserError: they are not, or the source brings its own quantization.
+    """
+    from deploykit.graph.qdq import has_qdq
+    from deploykit_quantize.scope import Scope, check_scopes
+
+    if not request.keep_float:
+        return
+    if has_qdq(fused.graph):
+        raise UserError(
+            f"--keep-float, and model '{fused.name}' is quantized already",
+            expected="the float model that it was made from",
+        )
+    if Precision.INT8 not in {precision for _, precision in plan}:
+        raise UserError("--keep-float, and no int8 file is asked for", expected="--int8 too")
+    check_scopes(fused.graph.graph, tuple(map(Scope, request.keep_float)))
 
 
 def _contract_warning(model: Model) -> list[str]:

@@ -218,10 +218,12 @@ def quantize_stage(
     from deploykit_quantize.choose_method import quantize_automatically
     from deploykit_quantize.method import Quantization
     from deploykit_quantize.methods import method_called
+    from deploykit_quantize.scope import Scope
     from deploykit_quantize.weight_only import quantize_weights
 
     if has_qdq(fused.graph):
         return adopt_quantization(fused, policy)
+    policy = replace(policy, keep_float=tuple(map(Scope, request.keep_float)))
     if policy.recipe.activations is None:
         return quantize_weights(fused, policy.recipe)
     if calibration is None:

@@ -57,6 +57,8 @@ class ConvertRequest:
         method: How int8 is quantized: ``auto``, ``minmax`` or another of
             `deploykit_quantize.methods`; None for ``auto``, with an observer ``minmax``.
         observer: How ranges are chosen; None for min-max, or what the method finds.
+        keep_float: Layers that int8 leaves in floats: regular expressions over module paths
+            and value names (`deploykit_quantize.scope`).
         verify: Whether to run what was written, and to keep golden vectors.
         runners: Names of runners; empty for all of each target's.
         cpus: ARM64 CPUs on which the files are run too (`deploykit.runners.arm64`).
@@ -82,6 +84,7 @@ class ConvertRequest:
     allow_suspicious: bool = False
     method: str | None = None
     observer: Observer | None = None
+    keep_float: tuple[str, ...] = ()
     verify: bool = True
     runners: tuple[str, ...] = ()
     cpus: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from deploykit.parity.limits import check_limits
 from deploykit.sources.detect import SourceKind, detect_kind
 from deploykit.target import Target
 from deploykit.temporary import temporary_folder
+from deploykit_quantize.scope import Scope
 
 #: The entry of a checkpoint that holds images to calibrate with.
 _SAMPLE_KEY = b"calibration"
@@ -50,6 +51,8 @@ def check_before_loading(model: Path, request: ConvertRequest) -> None:
     plan, _ = plan_artifacts(request)
     check_limits(request.limits, {precision for _, precision in plan})
     choose_runners(request, plan)
+    for pattern in request.keep_float:
+        Scope(pattern)
     if request.out is not None:
         check_writable(request.out)
     kind = detect_kind(model)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from deploykit.errors import ContractError
 from deploykit.graph.reading import is_op, read_int, static_shape
 from deploykit.passes.base import Pass
+from deploykit_quantize.scope import Scope
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -148,6 +149,7 @@ class Policy:
         float_depthwise: Depthwise Convs are left in floats; with ``inputs_only``.
         float_nodes: Nodes of one graph that are left in floats, whatever their op
             (`deploykit_quantize.float_islands`).
+        keep_float: Nodes that the user wants in floats.
     """
 
     recipe: Recipe
@@ -160,12 +162,15 @@ class Policy:
     group_scales: bool = False
     float_depthwise: bool = False
     float_nodes: frozenset[ir.Node] = frozenset()
+    keep_float: tuple[Scope, ...] = ()
 
     def quantizes(self, node: ir.Node) -> bool:
         """Whether a node computes in integers."""
         if node.op_type not in self.quantized_ops or node in self.float_nodes:
             return False
-        return not (self.float_depthwise and _is_depthwise(node))
+        if self.float_depthwise and _is_depthwise(node):
+            return False
+        return not any(scope.matches(node) for scope in self.keep_float)
 
 
 def _is_depthwise(node: ir.Node) -> bool:
