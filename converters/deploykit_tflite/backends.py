@@ -231,7 +231,7 @@ def _run(
         raise RunnerError(
             f"inputs {sorted(inputs)}", expected=f"the inputs of the file: {sorted(details)}"
         )
-    samples = _count_samples(inputs, details)
+    samples = count_samples(inputs, details)
     rows: dict[str, list[Array]] = {d["name"]: [] for d in wanted}
     for index in range(samples):
         for name, array in inputs.items():
@@ -243,10 +243,10 @@ def _run(
             rows[detail["name"]].append(interpreter.get_tensor(detail["index"]))
     if samples == 1:
         return {name: found[0] for name, found in rows.items()}
-    return {name: _joined(found) for name, found in rows.items()}
+    return {name: join_samples(found) for name, found in rows.items()}
 
 
-def _count_samples(inputs: Mapping[str, Array], details: Mapping[str, Any]) -> int:
+def count_samples(inputs: Mapping[str, Array], details: Mapping[str, Any]) -> int:
     counts = set()
     for name, array in inputs.items():
         shape, dtype = tuple(details[name]["shape"]), np.dtype(details[name]["dtype"])
@@ -264,7 +264,7 @@ def _count_samples(inputs: Mapping[str, Array], details: Mapping[str, Any]) -> i
     return counts.pop()
 
 
-def _joined(found: list[Array]) -> Array:
+def join_samples(found: list[Array]) -> Array:
     if found[0].ndim and found[0].shape[0] == 1:
         return np.concatenate(found)
     return np.stack(found)

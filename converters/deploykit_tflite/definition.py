@@ -21,6 +21,14 @@ TFLITE_RUNTIME = Environment(
     imports="tflite_runtime.interpreter",
 )
 
+#: Its wheels bring numpy of their own choice.
+TFLITE_MICRO = Environment(
+    name="tflite-micro",
+    requirements=("tflite-micro",),
+    python="3.11",
+    imports="tflite_micro.python.tflite_micro.runtime",
+)
+
 
 def _runner(name: str, kernels: str, description: str) -> RunnerDefinition:
     return RunnerDefinition(
@@ -59,6 +67,17 @@ _SECOND_OPINIONS = (
         options={"kernels": "xnnpack", "package": "tflite_runtime"},
         on_request=True,
         environment=TFLITE_RUNTIME,
+    ),
+    RunnerDefinition(
+        name="tflite-micro",
+        backend="deploykit_tflite.micro_backend:MicroBackend",
+        requires="",
+        extra="",
+        runs=NAME,
+        description="TFLM, the runtime of microcontrollers, in the smallest arena; fp32 and int8, "
+        "on request",
+        on_request=True,
+        environment=TFLITE_MICRO,
     ),
 )
 
