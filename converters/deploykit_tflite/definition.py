@@ -7,6 +7,7 @@ from deploykit.runners.arm64 import on_arm64
 from deploykit.runners.base import RunnerDefinition
 from deploykit.runners.environments import Environment
 from deploykit.target_definition import TargetDefinition
+from deploykit_tflite import ethos_u
 from deploykit_tflite.options import OPTIONS
 
 NAME = "tflite"
@@ -27,6 +28,14 @@ TFLITE_MICRO = Environment(
     requirements=("tflite-micro",),
     python="3.11",
     imports="tflite_micro.python.tflite_micro.runtime",
+)
+
+#: A compiler: 2 MB, and numpy.
+ETHOS_U = Environment(
+    name="ethos-u",
+    requirements=("ethos-u-vela",),
+    python="3.11",
+    imports="ethosu.vela.vela",
 )
 
 
@@ -78,6 +87,17 @@ _SECOND_OPINIONS = (
         "on request",
         on_request=True,
         environment=TFLITE_MICRO,
+    ),
+    RunnerDefinition(
+        name=ethos_u.RUNNER,
+        backend="deploykit_tflite.vela_backend:VelaBackend",
+        requires="",
+        extra="",
+        runs=NAME,
+        description="Arm's compiler for Ethos-U NPUs (U55, U65, U85): what is left to the CPU, and "
+        "its estimates; nothing is run; int8, on request",
+        on_request=True,
+        environment=ETHOS_U,
     ),
 )
 

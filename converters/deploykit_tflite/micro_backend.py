@@ -9,11 +9,8 @@ bytes here and 4 on a microcontroller: the size is an upper bound for one.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +22,7 @@ from deploykit.errors import RunnerError
 from deploykit.runners.base import Backend
 from deploykit.tensors import Array
 from deploykit_tflite.backends import count_samples, join_samples
+from deploykit_tflite.native_output import captured_output
 
 _ALIGNMENT = 16  # bytes: TFLM's own
 _NO_OP = re.compile(r"Didn't find op for builtin opcode '(\w+)'")
@@ -66,7 +64,7 @@ class MicroBackend(Backend):
     def _open(self, arena: int, *, preserve: bool = False) -> Any:
         configs = self._runtime.InterpreterConfig
         config = configs.kPreserveAllTensors if preserve else configs.kAllocationRecording
-        with captured_stderr() as words:
+        with captured_output() as words:
             try:
                 return self._runtime.Interpreter.from_bytes(
                     self._data, arena_size=arena, intrepreter_config=config
@@ -163,24 +161,6 @@ def smallest_size(works: Callable[[int], bool], ample: int) -> int:
 def tensor_of(described: Mapping[str, Any]) -> Array:
     """The array of what ``GetTensor`` gives."""
     return np.array(described["tensor_data"])
-
-
-@contextmanager
-def captured_stderr() -> Iterator[Callable[[], str]]:
-    """Within it, what native code writes to standard error is given by the function yielded."""
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-        os.dup2(file.fileno(), 2)
-        try:
-            yield lambda: _content(file.fileno())
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-def _content(descriptor: int) -> str:
-    size = os.fstat(descriptor).st_size
-    return os.pread(descriptor, size, 0).decode(errors="replace")
 
 
 def _tensor_bytes(graph: Any) -> int:

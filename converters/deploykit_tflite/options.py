@@ -9,6 +9,7 @@ from deploykit.errors import ContractError
 from deploykit.model import Precision
 from deploykit.target_options import SOFTMAX, TargetOption, check_options
 from deploykit.tensors import QuantParams
+from deploykit_tflite.ethos_u import ACCELERATORS
 
 OPTIONS = (
     TargetOption(
@@ -25,6 +26,13 @@ OPTIONS = (
         "layout of image inputs; NCHW costs a TRANSPOSE at each",
         flag="--input-layout",
     ),
+    TargetOption(
+        "ethos_u",
+        ("no", *ACCELERATORS),
+        "no",
+        "also write the file compiled for this Ethos-U NPU (doctor --setup ethos-u)",
+        precisions=("int8",),
+    ),
     SOFTMAX,
 )
 
@@ -37,10 +45,12 @@ class WriteOptions:
         io: Element type of inputs and outputs: ``auto`` (as the graph computes: int8 in an int8
             file), ``float32``, ``uint8`` or ``int8``.
         input_layout: ``NHWC``, or ``NCHW`` with one TRANSPOSE at each image input.
+        ethos_u: NPU that the file is also compiled for; ``no`` for none.
     """
 
     io: str = "auto"
     input_layout: str = "NHWC"
+    ethos_u: str = "no"
 
     @classmethod
     def parse(cls, options: Mapping[str, str], precision: Precision) -> WriteOptions:
@@ -50,7 +60,7 @@ class WriteOptions:
             ContractError: an unknown name or value, or integers at the ends of a float file.
         """
         given = check_options("tflite", OPTIONS, options)
-        chosen = cls(io=given["io"], input_layout=given["input_layout"])
+        chosen = cls(**{name: given[name] for name in ("io", "input_layout", "ethos_u")})
         if precision is not Precision.INT8 and chosen.io in ("int8", "uint8"):
             raise ContractError(
                 f"--io {chosen.io} with precision {precision.value}",

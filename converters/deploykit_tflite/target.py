@@ -29,14 +29,16 @@ def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
     Args:
         model: A fused stage (fp32, fp16, w8) or a QDQ stage (int8); static shapes.
         request: Options: ``io`` (auto, float32, uint8, int8) and ``input_layout`` (NHWC,
-            NCHW).
+            NCHW); ``ethos_u``: the file compiled for that NPU is a companion.
 
     Raises:
+        RunnerError: the NPU's compiler refuses the file.
         UnsupportedOpsError: with every op that has no lowering.
         ContractError: an unknown option, or a stage that does not fit the precision.
         MissingDependencyError: the extra ``tflite`` is not installed.
     """
     from deploykit.graph.channel_order import channel_orders
+    from deploykit_tflite.compile_ethos_u import compile_for
     from deploykit_tflite.lower_graph import lower_graph
     from deploykit_tflite.options import WriteOptions
     from deploykit_tflite.stage_graph import stage_graph
@@ -57,6 +59,9 @@ def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
     orders = {} if stage.params else channel_orders(stage.model)
     specs = _value_specs(lowered, orders)
     outputs = tuple(map(graph.spec, graph.outputs, graph.output_layouts))
+    compiled = {}
+    if options.ethos_u != "no":
+        compiled[f".{options.ethos_u}.tflite"] = compile_for(written.data, options.ethos_u)
     return Artifact(
         target=NAME,
         precision=request.precision,
@@ -72,6 +77,7 @@ def write_artifact(model: Model, request: ArtifactRequest) -> Artifact:
             "op_counts": written.op_counts,
             "min_runtime_version": written.min_runtime_version,
         },
+        companions=compiled,
     )
 
 
@@ -88,14 +94,19 @@ def choose_policy(precision: Precision, options: Mapping[str, str]) -> Policy | 
 
 
 def check_request(request: ArtifactRequest) -> None:
-    """Integers at the ends of a float file are refused.
+    """Integers at the ends of a float file, and an NPU without its compiler, are refused.
 
     Raises:
         ContractError: what the options contradict.
+        UserError: the compiler's environment is not made.
     """
+    from deploykit.runners.process import check_installed
+    from deploykit.runners.registry import find_runner
+    from deploykit_tflite.ethos_u import RUNNER
     from deploykit_tflite.options import WriteOptions
 
-    WriteOptions.parse(request.options, request.precision)
+    if WriteOptions.parse(request.options, request.precision).ethos_u != "no":
+        check_installed(find_runner(RUNNER))
 
 
 def recognizes(path: Path) -> bool:

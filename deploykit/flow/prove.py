@@ -128,7 +128,7 @@ def prove(
             expected = Expected(stages[item.stage_key], reference)
             trials = _trials_of(item, folder, inputs, request)
             results = [(trial.runner, trial.run()) for trial in trials]
-            runs[item.path] = {name: run.outputs for name, run in results if not run.error}
+            runs[item.path] = {name: run.outputs for name, run in results if run.outputs}
             if item.artifact.precision is Precision.FP32:
                 measured = set(sensitivity) >= {s.name for s in item.stage.outputs}
                 if not measured and any(_is_off(run, expected) for _, run in results):
@@ -246,14 +246,14 @@ class _Trial:
         artifact = self.item.artifact
         layers: tuple[LayerRow, ...] = ()
         integers = any(s.quantization for s in artifact.value_specs.values())
-        if not run.error and (integers or artifact.precision is Precision.INT8):
+        if run.outputs and (integers or artifact.precision is Precision.INT8):
             try:
                 layers = self._measure(measure_local_errors)
             except RunnerError as failure:
                 run = replace(run, error=str(failure), runner_exit=RunnerExit.of(failure))
         verdict = verify_run(
             run,
-            replace(expected, layers=layers).first(run.samples),
+            replace(expected, layers=layers).first(run.samples or 1),
             file=self.item.path,
             target=artifact.target,
             precision=artifact.precision,
@@ -261,7 +261,7 @@ class _Trial:
             output_steps=artifact.output_steps,
             limits=limits_with((*find_runner(self.runner).limits, *self.request.limits)),
         )
-        if not self.request.layers or verdict.error:
+        if not self.request.layers or verdict.error or not run.outputs:
             return verdict
         try:
             return replace(verdict, layers=self._measure(compare_layers))

@@ -146,7 +146,7 @@ class _Settings:
         if _was_made_by(run, artifact):
             recorded = golden.runs.get(artifact.path, {}).get(run.runner_name)
         layers: tuple[LayerRow, ...] = ()
-        if recorded is None and not run.error:
+        if recorded is None and run.outputs:
             try:
                 layers = self._layers(run, artifact)
             except RunnerError as failure:
@@ -162,7 +162,7 @@ class _Settings:
         )
         verdict = verify_run(
             run,
-            expected.first(run.samples),
+            expected.first(run.samples or 1),
             file=artifact.path,
             target=artifact.target,
             precision=artifact.precision,

@@ -21,6 +21,7 @@ from deploykit.parity.limits import Limits, PrecisionLimits, limit_with_rounding
 from deploykit.parity.noise import noise_checks
 from deploykit.parity.samples import count_samples, first_samples, run_samples
 from deploykit.runners.base import Runner, RunnerInfo, RunnerSpec
+from deploykit.runners.compiled import cpu_op_shares
 from deploykit.runners.process import open_runner
 from deploykit.tensors import FloatArray, QuantParams, TensorSpec
 from deploykit.verdict import Check, LayerRow, Question, RunnerExit, Verdict
@@ -105,8 +106,8 @@ def run_artifact(
         open_with: What opens the runner.
 
     Returns:
-        What it gave. A runtime that refuses, crashes, hangs or gives other outputs than the
-        artefact has, is a run with an ``error``.
+        What it gave; of a compiler, which runs nothing, what it told. A runtime that refuses,
+        crashes, hangs or gives other outputs than the artefact has, is a run with an ``error``.
 
     Raises:
         UserError: an unknown runner, a missing package, or inputs that do not fit.
@@ -116,6 +117,8 @@ def run_artifact(
     try:
         with open_with(RunnerSpec(runner, str(path), options or {}, timeout_s)) as opened:
             info = opened.info
+            if cpu_op_shares(info):
+                return ArtifactRun(runner, info, {}, 0)
             outputs = run_samples(opened, inputs, input_specs, output_specs)
     except (RunnerError, ParityError) as failure:
         return ArtifactRun(runner, info, {}, samples, str(failure), RunnerExit.of(failure))
@@ -154,10 +157,13 @@ def verify_run(
     """
     if expected.stage is None and expected.reference is None:
         raise ValueError("neither the stage's nor the reference's outputs were given")
+    if shares := cpu_op_shares(run.info):
+        checks = compiled_checks(shares, (limits or Limits()).int8)
+        return _verdict_of(run, checks, file, target, precision)
     _check_outputs("stage", expected.stage, output_specs)
     _check_outputs("reference", expected.reference, output_specs)
     _check_finite("reference", expected.reference, output_specs)
-    checks: list[Check] = []
+    checks = []
     error = run.error or _defect_of_stage(expected, output_specs)
     if not error:
         verify = _Judge((limits or Limits()).of(precision), output_steps or {}, expected)
@@ -169,6 +175,33 @@ def verify_run(
                 checks += verify.quantization(spec, run.outputs)
         except ParityError as failure:
             checks, error = [], str(failure)
+    return _verdict_of(replace(run, error=error), checks, file, target, precision)
+
+
+def compiled_checks(shares: Mapping[str, float], limits: PrecisionLimits) -> list[Check]:
+    """What a compiler for an NPU leaves to the CPU, of each piece of hardware.
+
+    Args:
+        shares: Hardware → share of operators, 0..1.
+        limits: Those of int8, which alone runs there.
+    """
+    return [
+        Check(
+            Question.CONVERSION,
+            name,
+            "cpu_op_share",
+            share,
+            limits.cpu_op_share,
+            at_most=True,
+            warn_limit=limits.warn_cpu_op_share,
+        )
+        for name, share in shares.items()
+    ]
+
+
+def _verdict_of(
+    run: ArtifactRun, checks: Sequence[Check], file: str, target: str, precision: Precision | str
+) -> Verdict:
     return Verdict(
         target=target,
         precision=Precision(precision).value,
@@ -177,7 +210,7 @@ def verify_run(
         runner=run.info,
         checks=tuple(checks),
         samples=run.samples,
-        error=error,
+        error=run.error,
         runner_exit=run.runner_exit,
     )
 

@@ -27,6 +27,10 @@ int8    The stage simulates integer arithmetic; kernels round products in anothe
         held to 5e-2 of an earlier run on the same runner: the few values on the edge may be other
         ones, and 160 layers carry them on (2.3e-2 from stage to runtime with every layer right,
         GhostNet).
+cpu_op_share
+        Of a compiler for an NPU: the share of operators that it leaves to the CPU, each a way there
+        and back. Any is a warning, more than a tenth a failure. A file of floats fails: no NPU
+        takes it.
 
 Noise against the float reference depends on the model, so it has two limits: below the first a
 verdict is WARN, below the second FAIL.
@@ -87,6 +91,8 @@ class PrecisionLimits:
         cosine: Against the float reference, worst sample: at least.
         top1_agreement: With the float reference, 0..1: at least.
         clear_top1_agreement: Of samples whose margin exceeds the noise: at least.
+        cpu_op_share: Of operators, left to the CPU by a compiler for an NPU, 0..1: at most.
+        warn_cpu_op_share: Above this it is a warning.
         warn_snr_db: Below this ``snr_db`` is a warning; and so on.
         warn_cosine: Of ``cosine``.
         warn_clear_top1_agreement: Of ``clear_top1_agreement``.
@@ -110,6 +116,8 @@ class PrecisionLimits:
     warn_snr_db: float | None = None
     warn_cosine: float | None = None
     warn_clear_top1_agreement: float | None = WARN_AGREEMENT
+    cpu_op_share: float | None = None
+    warn_cpu_op_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,8 @@ class Limits:
         cosine=0.8,
         warn_snr_db=10.0,
         warn_cosine=0.9,
+        cpu_op_share=0.1,
+        warn_cpu_op_share=0.0,
     )
 
     def of(self, precision: Precision | str) -> PrecisionLimits:
@@ -185,7 +195,9 @@ _OF_FLOATS = (
     "warn_clear_top1_agreement",
 )
 _WARN = "warn_"
-_WARNED = tuple(name.removeprefix(_WARN) for name in _OF_FLOATS if name.startswith(_WARN))
+_WARNED = tuple(
+    f.name.removeprefix(_WARN) for f in fields(PrecisionLimits) if f.name.startswith(_WARN)
+)
 #: Metric → the figures that it can have; all others are from 0 on.
 _BOUNDS = {
     "snr_db": (-math.inf, math.inf),
@@ -193,6 +205,7 @@ _BOUNDS = {
     "top1_agreement": (0.0, 1.0),
     "clear_top1_agreement": (0.0, 1.0),
     "top1_loss": (0.0, 1.0),
+    "cpu_op_share": (0.0, 1.0),
 }
 
 

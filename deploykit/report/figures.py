@@ -16,6 +16,7 @@ def format_figure(metric: str, value: float) -> str:
         "top1_agreement": as_percent,
         "clear_top1_agreement": as_percent,
         "top1_loss": as_percent,
+        "cpu_op_share": as_percent,
     }
     return shown.get(metric, as_error)(value)
 

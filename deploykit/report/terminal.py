@@ -31,6 +31,7 @@ _WORDS = {
     "layer_error_lsb": "largest error of a layer by itself, in its own steps",
     "repeat_error_over_range": "largest difference to this runner's earlier run, over the range",
     "layer_error_over_range": "largest error of a layer by itself, over its own range",
+    "cpu_op_share": "operators left to the CPU",
     "snr_db": "signal to noise",
     "cosine": "cosine of the worst sample",
     "top1_agreement": "top-1 agreement",
@@ -62,7 +63,7 @@ def render_report(
     Returns:
         Text without a newline at its end.
     """
-    counts = sorted({v.samples for v in report.verdicts})
+    counts = sorted({v.samples for v in report.verdicts if v.samples})
     samples = f"   samples: {', '.join(map(str, counts))}" if counts else ""
     lines = [f"model: {report.model}   reference: {report.reference}{samples}", ""]
     lines += render_verdicts(report.verdicts, report.skipped, width=width, color=color)
@@ -197,6 +198,7 @@ def _format_check(check: Check, precision: str) -> str:
     outcome = "FAIL" if not check.passed else "WARN" if check.warned else "ok  "
     figure = format_figure(check.metric, check.measured)
     kind = "value" if check.metric.startswith("layer_error") else "output"
+    kind = "hardware" if check.metric == "cpu_op_share" else kind
     words = _WORDS.get(check.metric, check.metric)
     what = f"{check.question.value}, {kind} '{printable_name(check.value)}': {words}"
     unit = " dB" if check.metric == "snr_db" else ""

@@ -41,6 +41,7 @@ _KINDS = {
     "layer_error_over_range": "layers ",
     "repeat_error_lsb": "repeat ",
     "repeat_error_over_range": "repeat ",
+    "cpu_op_share": "CPU ops ",
 }
 _TOLD = ("output_error_lsb", "output_error_over_range")
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
