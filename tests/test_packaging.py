@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,3 +40,21 @@ def test_wheel_holds_no_tests(wheel_names: list[str]) -> None:
 def test_wheel_names_are_ours_only(wheel_names: list[str]) -> None:
     tops = {n.split("/")[0] for n in wheel_names}
     assert {t for t in tops if not t.startswith("deploykit")} == set()
+
+
+def test_sdist_holds_what_its_own_tests_need(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling is not installed (extra [dev])")
+    code = (
+        "import sys\nfrom hatchling.builders.sdist import SdistBuilder\n"
+        "print(*SdistBuilder(sys.argv[1]).build(directory=sys.argv[2]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(ROOT), str(tmp_path)], check=True)
+    (path,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "Makefile",
+        "conftest.py",
+        "pyproject.toml",
+        "test_support/deploykit_testing/graphs.py",
+    } <= names

@@ -25,7 +25,13 @@ import numpy as np
 
 from deploykit.array_file import map_npy, open_npz
 from deploykit.calibration.check import SetObserver
-from deploykit.calibration.image_folder import DrawnImages, draw_images, open_image, spread
+from deploykit.calibration.image_folder import (
+    DrawnImages,
+    draw_images,
+    open_image,
+    refuse_one_image,
+    spread,
+)
 from deploykit.errors import ContractError, DataError
 from deploykit.limits import check_samples
 from deploykit.model import Model
@@ -124,6 +130,7 @@ def load_calibration_data(
             f"no calibration data at {path}",
             expected="a folder of images, an .npy or an .npz file",
         )
+    refuse_one_image(path)
     array, origin = _load_array(path, model_input.name)
     return _data_of_array(array, origin, model_input, preprocess, limit)
 

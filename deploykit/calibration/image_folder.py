@@ -77,6 +77,20 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
+def refuse_one_image(path: Path) -> None:
+    """Refuse an image where a set of them is meant.
+
+    Raises:
+        DataError: ``path`` is a file that is named like an image.
+    """
+    if path.is_file() and path.name.lower().endswith(IMAGE_SUFFIXES):
+        raise DataError(
+            f"{path} is one image",
+            expected="a folder of 16 or more images like those that the model will see",
+            advice=f"give the folder that it is in: {path.parent}",
+        )
+
+
 def _walk(folder: Path) -> Iterable[tuple[str, list[str], list[str]]]:
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -14,6 +14,19 @@ from deploykit.errors import EXIT_OK, EXIT_USER, UserError
 if TYPE_CHECKING:
     from deploykit.runners.environments import Environment
 
+#: What each extra adds, for who has the core alone; those of developers are named with --need.
+ABILITIES = {
+    "torch": "reads PyTorch's files: checkpoints, safetensors, .pt2, TorchScript",
+    "zoo": "builds timm's and torchvision's architectures, trains the examples",
+    "tensorflow": "reads .keras files and SavedModels",
+    "tflite": "writes .tflite files and verifies them on LiteRT",
+    "coreml": "writes Core ML packages",
+    "ncnn": "writes ncnn files and verifies them",
+    "all": "every target, with PyTorch and the architectures",
+}
+_OF_DEVELOPERS = frozenset({"dev", "test"})
+_CORE = "reads .onnx files; writes .onnx for ONNX Runtime; verify, run, inspect"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -150,7 +163,11 @@ def _format_findings(found: dict[str, Any]) -> str:
     lines = [f"deploykit {found['deploykit']}, Python {found['python']}, {found['machine']}"]
     # A package may serve several extras; it is listed once, with all of them.
     states: dict[tuple[str, str], list[str]] = {}
+    usual = {p["name"] for p in found["packages"] if p["extra"] not in _OF_DEVELOPERS}
     for package in found["packages"]:
+        for_developers = package["name"] not in usual or package["extra"] in _OF_DEVELOPERS
+        if for_developers and package["extra"] not in found["needed"]:
+            continue
         mark = "MISSING" if package["problem"] else "ok"
         state = package["problem"] or f"{package['name']} {package['found']}"
         states.setdefault((mark, state), []).append(package["extra"])
@@ -169,9 +186,20 @@ def _format_findings(found: dict[str, Any]) -> str:
         lacks = f" lacks {', '.join(dataset['missing'])}" if dataset["missing"] else ""
         where = f"dataset {dataset['name']}: {dataset['folder']}{lacks}"
         lines.append(f"  {mark:8s}{where} ({dataset['needed_for']})")
+    lines += _format_abilities(found)
     commands = [*found["commands"], *(d["command"] for d in found["datasets"] if d["command"])]
     if commands:
         lines += ["to install what is missing:", *(f"  {c}" for c in commands)]
     else:
         lines.append("nothing is missing")
     return "\n".join(lines)
+
+
+def _format_abilities(found: dict[str, Any]) -> list[str]:
+    """What can be done now, and what each extra adds that is not here."""
+    lacking = {p["extra"] for p in found["packages"] if p["problem"]}
+    known = {p["extra"] for p in found["packages"]}
+    now = [_CORE, *(text for name, text in ABILITIES.items() if name in known - lacking - {"all"})]
+    lines = ["what can be done now:", *(f"  {text}" for text in now)]
+    adds = [f"  [{name}]  {text}" for name, text in ABILITIES.items() if name in lacking]
+    return lines + (["what an extra adds:", *adds] if adds else [])

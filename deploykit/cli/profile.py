@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.model import Precision
     from deploykit.report.profile_json import profile_to_json
     from deploykit.report.profile_terminal import render_profile
+    from deploykit.target import find_target
 
+    find_target(args.on)  # refuses an unknown one before torch is loaded
     model = load_source(args)
     fused = fused_stage(model)
     precision = Precision.FP32

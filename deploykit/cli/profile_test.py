@@ -149,3 +149,10 @@ def test_lint_with_an_unknown_rule(
 ) -> None:
     assert main(["lint", str(save()), "--ignore", "nonsense"]) == 2
     assert "no rule is called nonsense" in capsys.readouterr().err
+
+
+def test_a_target_that_is_not_known_is_refused_before_the_model_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["profile", "no_such_model.pt", "--on", "nosuch"]) == 2
+    assert "nosuch" in capsys.readouterr().err

@@ -23,6 +23,11 @@ from deploykit.bundle import (
 )
 from deploykit.errors import UnsupportedModelError, UserError
 from deploykit.flow.calibrate import Calibrator
+from deploykit.flow.class_folders import (
+    ReferenceAccuracy,
+    measure_reference,
+    with_folder_labels,
+)
 from deploykit.flow.loading import split_loadable
 from deploykit.flow.make import BuiltArtifact, make_artifacts, needs_table, quantize_stage
 from deploykit.flow.plan import (
@@ -53,11 +58,14 @@ class ConversionResult:
         folder: The bundle.
         bundle: Its manifest.
         report: All verdicts; without any if nothing was verified.
+        reference_accuracy: Top-1 of the float reference on the class folders that calibrated;
+            None without such folders, or if nothing was verified.
     """
 
     folder: Path
     bundle: Bundle
     report: Report
+    reference_accuracy: ReferenceAccuracy | None = None
 
 
 def convert(
@@ -87,6 +95,7 @@ def convert(
     folder = request.out if request.out is not None else Path(model.name)
     refuse_source_inside(folder, model.source.path)
     check_replaceable(folder)
+    model = with_folder_labels(model, request, progress)
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
     _check_quantized_source(fused, plan)
@@ -97,6 +106,7 @@ def convert(
     made, refused = make_artifacts(fused, plan, request, calibrator.calibrate, progress)
     table = calibrator.result.table if calibrator.result else None
     skipped += refused
+    accuracy = measure_reference(model, request, progress) if request.verify else None
     proof = _prove(model, fused, made, runners, request, calibrator.verified, progress)
     made, unproven = _split_proven(made, proof)
     skipped += unproven
@@ -125,6 +135,7 @@ def convert(
         reference=bundle.reference,
         verdicts=tuple(v for a in artifacts for v in a.verdicts),
         warnings=(
+            *((accuracy.warning,) if accuracy and accuracy.warning else ()),
             *_contract_warning(model),
             *_upgrade_note(model),
             *_not_verified(made, runners, request),
@@ -134,7 +145,7 @@ def convert(
         skipped=tuple(skipped),
         tensors=tuple(u for a in artifacts for u in uses_of(bundle, a)),
     )
-    return ConversionResult(folder, bundle, report)
+    return ConversionResult(folder, bundle, report, accuracy)
 
 
 def _split_proven(

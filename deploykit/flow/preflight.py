@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploykit.bundle import check_replaceable
+from deploykit.calibration.image_folder import refuse_one_image
 from deploykit.errors import BundleError, DataError
 from deploykit.flow.plan import ConvertRequest, choose_runners, plan_artifacts
 from deploykit.model import Precision
@@ -116,6 +117,7 @@ def _check_calibration(path: Path, request: ConvertRequest) -> None:
             f"no calibration data at {path}",
             expected="a folder of images, an .npy or an .npz file",
         )
+    refuse_one_image(path)
     if path.is_dir() and not any(path.rglob("*.npy")):  # arrays are looked at with the model
         from deploykit.calibration.image_folder import draw_images
 

@@ -71,3 +71,12 @@ def test_an_output_folder_that_cannot_be_made(tmp_path: Path) -> None:
             check_writable(folder)
     check_writable(tmp_path / "new" / "deeper")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_one_image_is_refused_with_the_folder_that_it_is_in(tmp_path: Path) -> None:
+    image = tmp_path / "photos" / "cat.JPG"
+    image.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(image)
+    plain = checkpoint(tmp_path / "plain.pt")
+    with pytest.raises(DataError, match=r"is one image(.|\n)*photos"):
+        check(plain, precisions=("int8",), calibration=image)
