@@ -111,7 +111,8 @@ class NcnnBackend(Backend):
         net.opt.use_vulkan_compute = self._vulkan
         if self._arithmetic == "float32":
             for name in _HALF_OPTIONS:
-                setattr(net.opt, name, False)
+                if hasattr(net.opt, name):  # an old ncnn has no bfloat16
+                    setattr(net.opt, name, False)
         weights = bin_beside(self._path)
         for what, file, load in (
             ("layers", self._path, net.load_param),
@@ -133,7 +134,7 @@ class NcnnBackend(Backend):
         details: dict[str, Any] = {
             "fp16_storage": bool(option.use_fp16_storage),
             "fp16_arithmetic": bool(option.use_fp16_arithmetic),
-            "bf16_storage": bool(option.use_bf16_storage),
+            "bf16_storage": bool(getattr(option, "use_bf16_storage", False)),
             "packing": bool(option.use_packing_layout),
             "light_mode": self._light,
         }

@@ -58,10 +58,11 @@ def test_every_runner_is_told_with_its_options() -> None:
         "ncnn",
         "ncnn-vulkan",
         "ncnn-default",
+        "ncnn-old",
         "ncnn-arm64",
         "ncnn-default-arm64",
     ]
-    assert [r.on_request for r in TARGET.runners] == [False, False, False, True, True]
+    assert [r.on_request for r in TARGET.runners] == [False] * 3 + [True] * 3
 
 
 def test_the_runner_names_what_decides_its_numbers(written: Written) -> None:

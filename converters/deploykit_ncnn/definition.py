@@ -5,6 +5,7 @@ from __future__ import annotations
 from deploykit.model import Precision
 from deploykit.runners.arm64 import on_arm64
 from deploykit.runners.base import RunnerDefinition
+from deploykit.runners.environments import Environment
 from deploykit.target_definition import TargetDefinition
 from deploykit_ncnn.options import OPTIONS
 
@@ -16,6 +17,13 @@ _FLOAT16_LIMITS = tuple(
     f"{precision}.{limit}"
     for precision in ("fp32", "fp16")
     for limit in ("max_error_over_range=2e-2", "reference_error_over_range=2e-2", "snr_db=40")
+)
+#: The oldest wheel that pip serves for this Python; it was built for the older numpy.
+NCNN_OLD = Environment(
+    name="ncnn-old",
+    requirements=("ncnn==1.0.20221128", "numpy<2"),
+    python="3.11",
+    imports="ncnn",
 )
 
 _RUNNERS = (
@@ -49,6 +57,17 @@ _RUNNERS = (
         limits=_FLOAT16_LIMITS,
     ),
 )
+_OLD = RunnerDefinition(
+    name="ncnn-old",
+    backend=_BACKEND,
+    requires="",
+    extra="",
+    runs=NAME,
+    description="ncnn 20221128 on the CPU, float32 arithmetic, the oldest that pip serves, on "
+    "request",
+    on_request=True,
+    environment=NCNN_OLD,
+)
 
 TARGET = TargetDefinition(
     name=NAME,
@@ -59,5 +78,5 @@ TARGET = TargetDefinition(
     inspector="deploykit_ncnn.inspect_files:inspect_files",
     quantization="deploykit_ncnn.target:choose_policy",
     options=OPTIONS,
-    runners=(*_RUNNERS, *(on_arm64(r) for r in _RUNNERS if not r.probe)),
+    runners=(*_RUNNERS, _OLD, *(on_arm64(r) for r in _RUNNERS if not r.probe)),
 )

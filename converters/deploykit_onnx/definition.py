@@ -7,6 +7,7 @@ from dataclasses import replace
 from deploykit.model import Precision
 from deploykit.runners.arm64 import on_arm64
 from deploykit.runners.base import RunnerDefinition
+from deploykit.runners.environments import Environment
 from deploykit.target_definition import TargetDefinition
 from deploykit_onnx.options import OPTIONS
 
@@ -32,6 +33,14 @@ _OPTIMIZED = _runner(
     "onnxruntime-optimized",
     "all",
     "ONNX Runtime on the CPU as apps run it: fusions and integer kernels on",
+)
+#: The oldest that reads IR version 10, which our files have; it was built for the older numpy, and
+#: onnx is what gives a file's values.
+ONNXRUNTIME_OLD = Environment(
+    name="onnxruntime-old",
+    requirements=("onnxruntime==1.18.0", "numpy<2", "onnx<1.18"),
+    python="3.11",
+    imports="onnxruntime",
 )
 
 TARGET = TargetDefinition(
@@ -64,6 +73,16 @@ TARGET = TargetDefinition(
             runs=NAME,
             description="ONNX Runtime on the CPU, on the .ort file if one was written",
             suffix=_ORT,
+        ),
+        replace(
+            _OPTIMIZED,
+            name="onnxruntime-old",
+            requires="",
+            extra="",
+            description="ONNX Runtime 1.18.0 (2024) as apps run it, the oldest that reads our "
+            "files, on request",
+            on_request=True,
+            environment=ONNXRUNTIME_OLD,
         ),
         on_arm64(replace(_OPTIMIZED, name="onnxruntime")),
     ),

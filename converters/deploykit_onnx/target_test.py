@@ -34,7 +34,8 @@ def quantized(model: Model, **options: str) -> Model:
 
 def test_it_is_found_by_its_entry_point() -> None:
     assert find_target("onnx") is TARGET
-    names = ["onnxruntime-optimized", "onnxruntime-plain", "onnxruntime-ort", "onnxruntime-arm64"]
+    names = ["onnxruntime-optimized", "onnxruntime-plain", "onnxruntime-ort"]
+    names += ["onnxruntime-old", "onnxruntime-arm64"]
     assert [r.name for r in TARGET.runners] == names
 
 

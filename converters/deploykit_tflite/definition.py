@@ -22,6 +22,14 @@ TFLITE_RUNTIME = Environment(
     imports="tflite_runtime.interpreter",
 )
 
+#: The oldest LiteRT that pip serves for this Python; it was built for the older numpy.
+LITERT_OLD = Environment(
+    name="litert-old",
+    requirements=("ai-edge-litert==1.0.1", "numpy<2"),
+    python="3.11",
+    imports="ai_edge_litert.interpreter",
+)
+
 #: Its wheels bring numpy of their own choice.
 TFLITE_MICRO = Environment(
     name="tflite-micro",
@@ -76,6 +84,17 @@ _SECOND_OPINIONS = (
         options={"kernels": "xnnpack", "package": "tflite_runtime"},
         on_request=True,
         environment=TFLITE_RUNTIME,
+    ),
+    RunnerDefinition(
+        name="litert-old",
+        backend=_BACKEND,
+        requires="",
+        extra="",
+        runs=NAME,
+        description="LiteRT 1.0.1 (2024) with XNNPACK, the oldest that pip serves, on request",
+        options={"kernels": "xnnpack"},
+        on_request=True,
+        environment=LITERT_OLD,
     ),
     RunnerDefinition(
         name="tflite-micro",

@@ -52,8 +52,8 @@ def test_it_is_found_by_its_entry_point() -> None:
     assert [p.value for p in target.precisions] == ["fp32", "fp16", "w8", "int8"]
     names = [r.name for r in target.runners]
     assert names[:4] == ["litert", "litert-reference", "tensorflow-lite", "tflite-runtime"]
-    assert names[4:6] == ["tflite-micro", "ethos-u"]
-    assert names[6:] == ["litert-arm64", "litert-reference-arm64"]
+    assert names[4:7] == ["litert-old", "tflite-micro", "ethos-u"]
+    assert names[7:] == ["litert-arm64", "litert-reference-arm64"]
     assert [r.name for r in available_runners(target.runners)] == names[:2]
 
 

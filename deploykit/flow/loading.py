@@ -13,7 +13,7 @@ from deploykit.errors import (
 from deploykit.flow.make import BuiltArtifact
 from deploykit.runners.base import Runner, RunnerSpec
 from deploykit.runners.process import open_runner
-from deploykit.runners.registry import available_runners
+from deploykit.runners.registry import available_runners, find_runner
 from deploykit.target import find_target
 from deploykit.temporary import scratch_folder
 from deploykit.verdict import SkippedTarget, Verdict
@@ -47,7 +47,10 @@ def split_loadable(
         if verdicts is None:
             reason = _why_not_loaded(item, timeout_s, open_with)
         else:
-            found = verdicts.get(item.path, ())
+            # What was asked for besides (an old runtime, a microcontroller's) decides nothing.
+            found = [
+                v for v in verdicts.get(item.path, ()) if not find_runner(v.runner_name).on_request
+            ]
             refused = [v for v in found if v.runner is None and v.error and v.runner_exit is None]
             reason = refused[0].error if found and len(refused) == len(found) else ""
         if not reason:
