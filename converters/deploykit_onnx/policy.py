@@ -21,6 +21,7 @@ from deploykit_onnx.options import WriteOptions
 from deploykit_onnx.rewrite_global_means import RewriteGlobalMeans
 from deploykit_onnx.rewrite_hard_gates import RewriteHardGates
 from deploykit_onnx.separate_zero_points import SeparateZeroPoints
+from deploykit_onnx.shield_float_weights import ShieldFloatWeights
 from deploykit_onnx.store_integer_weights import StoreIntegerWeights
 from deploykit_quantize.policy import EIGHT_BITS, SEVEN_BITS, Policy, Recipe, TensorRule
 
@@ -59,6 +60,7 @@ WRITING: tuple[Pass, ...] = (
     OmitPoolDilations(),
     StoreIntegerWeights(),
     SeparateZeroPoints(),
+    ShieldFloatWeights(),
     RemoveUnused(),
 )
 

@@ -25,7 +25,6 @@ def open_values(graph: ir.Model, names: Sequence[str]) -> Any:
         names: Values that nodes of it make, without repetition.
     """
     import onnx_ir as ir
-    import onnxruntime as ort
     from onnx import TensorProto, helper
 
     proto = ir.to_proto(graph)
@@ -33,13 +32,24 @@ def open_values(graph: ir.Model, names: Sequence[str]) -> Any:
     for name in names:
         if name not in known:
             proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return open_session(proto.SerializeToString())
+
+
+def open_session(model: bytes) -> Any:
+    """An ONNX Runtime session on one thread that computes what the graph says."""
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     return ort.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        # It rounds the weights of float layers that read integers.
+        disabled_optimizers=["WeightBiasQuantization"],
     )
 
 

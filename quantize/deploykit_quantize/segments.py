@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deploykit.tensors import Array, FloatArray
+from deploykit_quantize.layer_inputs import open_session
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,7 +59,6 @@ class SegmentedRun:
                 held[name] = held[name] + offset
 
     def _run(self, nodes: Any, made: list[str]) -> None:
-        import onnxruntime as ort
         from onnx import TensorProto, helper
 
         inside = {name for n in nodes for name in n.output}
@@ -85,13 +85,7 @@ class SegmentedRun:
             opset_imports=self._proto.opset_import,
             functions=self._proto.functions,
         )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.log_severity_level = 3
-        session = ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = open_session(model.SerializeToString())
         for sample in self.values:
             results = session.run(made, {name: sample[name] for name in reads})
             sample.update(zip(made, map(np.asarray, results), strict=True))
