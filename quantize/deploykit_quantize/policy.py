@@ -149,7 +149,7 @@ class Policy:
         float_depthwise: Depthwise Convs are left in floats; with ``inputs_only``.
         float_nodes: Nodes of one graph that are left in floats, whatever their op
             (`deploykit_quantize.float_islands`).
-        keep_float: Nodes that the user wants in floats.
+        keep_float: Nodes that the user wants in floats; `deploykit_quantize.keep_float` finds them.
     """
 
     recipe: Recipe
@@ -168,9 +168,7 @@ class Policy:
         """Whether a node computes in integers."""
         if node.op_type not in self.quantized_ops or node in self.float_nodes:
             return False
-        if self.float_depthwise and _is_depthwise(node):
-            return False
-        return not any(scope.matches(node) for scope in self.keep_float)
+        return not (self.float_depthwise and _is_depthwise(node))
 
 
 def _is_depthwise(node: ir.Node) -> bool:

@@ -34,6 +34,7 @@ from deploykit_quantize.arithmetic import (
     weight_params,
 )
 from deploykit_quantize.float_islands import find_float_islands
+from deploykit_quantize.keep_float import find_kept_nodes
 from deploykit_quantize.observe.choose_range import choose_range
 from deploykit_quantize.observe.derive_range import derive_range
 from deploykit_quantize.observe.read_activations import ReadingActivation
@@ -123,8 +124,10 @@ def place_integers(
     graph = model.graph.clone()
     range_of = _ranges(policy, table, placement)
     findings = Findings("find_float_islands")
+    kept = find_kept_nodes(graph.graph, policy)
+    policy = replace(policy, float_nodes=kept)
     islands = find_float_islands(graph.graph, policy, range_of, findings)
-    policy = replace(policy, float_nodes=islands)
+    policy = replace(policy, float_nodes=kept | islands)
     plan = plan_scales(graph.graph, policy, range_of)
     writer = QdqWriter(graph.graph)
     constants = _Constants(writer, policy, plan, placement)
