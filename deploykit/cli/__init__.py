@@ -28,6 +28,7 @@ COMMANDS = {
     "reproduce": ("deploykit.cli.reproduce", "make a bundle again from its source, and compare"),
     "run": ("deploykit.cli.run", "name what is on images, by every artefact and runner"),
     "profile": ("deploykit.cli.profile", "count (and measure) what each layer of a model costs"),
+    "analyze": ("deploykit.cli.analyze", "say which layers lose what in int8, and what to do"),
     "lint": ("deploykit.cli.lint", "find what makes a model slower than its FLOPs say"),
     "inspect": ("deploykit.cli.inspect", "print a model's stage, or an artefact, in words"),
     "targets": ("deploykit.cli.targets", "list targets: precisions, options, runners, ops"),

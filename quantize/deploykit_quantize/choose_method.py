@@ -81,13 +81,23 @@ def quantize_automatically(
         ContractError: the model is quantized already, or the recipe is not static.
         DataError: the table lacks a value, or weights or ranges are not finite.
     """
-    quantization = Quantization(fused, policy, calibration)
+    return choose_method(Quantization(fused, policy, calibration), progress)[1]
+
+
+def choose_method(
+    quantization: Quantization, progress: Callable[[str], None] = lambda _: None
+) -> tuple[Method, Model]:
+    """The method that does best on the held-out samples, and its quantized stage.
+
+    See `quantize_automatically`.
+    """
+    fused, calibration = quantization.fused, quantization.calibration
     held = calibration.held_out
     if calibration.data is None or held is None:
         stage = quantization.quantize(SAFE)
         why = f"fewer than {ENOUGH_SAMPLES} samples, or a table alone: sums of kernels are kept"
         progress(f"auto: {why}")
-        return _noted(stage, [PassNote("auto", fused.name, True, why)])
+        return SAFE, _noted(stage, [PassNote("auto", fused.name, True, why)])
     choice = _Choice(quantization, held)
     together = choice.consider(_TOGETHER, _all_together)
     for name, alternatives in _steps(calibration.data.count, together=together):
@@ -96,7 +106,7 @@ def quantize_automatically(
                 break
     for note in choice.notes:
         progress(f"auto: {note.node} {'kept' if note.matched else 'dropped'}: {note.reason}")
-    return _noted(choice.stage, choice.notes)
+    return choice.method, _noted(choice.stage, choice.notes)
 
 
 def _noted(stage: Model, notes: list[PassNote]) -> Model:

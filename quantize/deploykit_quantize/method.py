@@ -106,7 +106,7 @@ class Quantization:
                 needs samples and there are none.
         """
         fused, table = self._equalized(method)
-        prepared = self._prepare(fused, method)
+        prepared = self.prepare(method)
         fits = self.calibration.fits
         moments: Mapping[str, Array] = {}
         if isinstance(method.rounding, SecondOrder):
@@ -132,8 +132,10 @@ class Quantization:
             table = calibration.fits.measure(fused, calibration.samples)
         return fused, table
 
-    def _prepare(self, fused: Model, method: Method) -> Model:
+    def prepare(self, method: Method) -> Model:
+        """The prepared stage by a method: in floats, as the quantized one is made of it."""
         if method.equalization not in self._prepared:
+            fused, _ = self._equalized(method)
             self._prepared[method.equalization] = prepare_model(fused, self.policy)
         return self._prepared[method.equalization]
 
