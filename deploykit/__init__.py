@@ -2,8 +2,8 @@
 
     import deploykit
 
-    source = deploykit.load("ghostnet.pt")
-    result = deploykit.convert(source, deploykit.ConvertRequest(precisions=("int8",)))
+    model = deploykit.load("ghostnet.pt")
+    result = deploykit.convert(model, to="tflite", int8=True, calibration="photos", out="ghostnet")
     print(result.report.passed)
 
 The names below are the public API; each is imported when it is first used, so that importing
@@ -20,7 +20,7 @@ from deploykit.version import __version__
 _PUBLIC = {
     "Bundle": "deploykit.bundle",
     "CalibrationTable": "deploykit.calibration.table",
-    "ConversionResult": "deploykit.flow.convert",
+    "ConversionResult": "deploykit.flow.result",
     "ConvertRequest": "deploykit.flow.plan",
     "DeploykitError": "deploykit.errors",
     "LoadOptions": "deploykit.sources.options",
@@ -29,21 +29,31 @@ _PUBLIC = {
     "Preprocess": "deploykit.preprocess",
     "Report": "deploykit.verdict",
     "Stage": "deploykit.model",
-    "convert": "deploykit.flow.convert",
-    "load": "deploykit.sources.load",
-    "verify": "deploykit.flow.verify",
+    "RunnerSpec": "deploykit.runners.base",
+    "convert": "deploykit.flow.call",
+    "evaluate": "deploykit.flow.call",
+    "inspect_file": "deploykit.flow.call",
+    "lint_model": "deploykit.lint.lint_model",
+    "load": "deploykit.flow.call",
+    "open_runner": "deploykit.runners.process",
+    "profile_model": "deploykit.cost.profile",
+    "run": "deploykit.flow.call",
+    "verify": "deploykit.flow.call",
 }
 
 if TYPE_CHECKING:
     from deploykit.bundle import Bundle
     from deploykit.calibration.table import CalibrationTable
+    from deploykit.cost.profile import profile_model
     from deploykit.errors import DeploykitError
-    from deploykit.flow.convert import ConversionResult, convert
+    from deploykit.flow.call import convert, evaluate, inspect_file, load, run, verify
     from deploykit.flow.plan import ConvertRequest
-    from deploykit.flow.verify import verify
+    from deploykit.flow.result import ConversionResult
+    from deploykit.lint.lint_model import lint_model
     from deploykit.model import Model, Precision, Stage
     from deploykit.preprocess import Preprocess
-    from deploykit.sources.load import load
+    from deploykit.runners.base import RunnerSpec
+    from deploykit.runners.process import open_runner
     from deploykit.sources.options import LoadOptions
     from deploykit.verdict import Report
 
@@ -58,10 +68,17 @@ __all__ = [
     "Precision",
     "Preprocess",
     "Report",
+    "RunnerSpec",
     "Stage",
     "__version__",
     "convert",
+    "evaluate",
+    "inspect_file",
+    "lint_model",
     "load",
+    "open_runner",
+    "profile_model",
+    "run",
     "verify",
 ]
 

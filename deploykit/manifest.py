@@ -12,6 +12,7 @@ from deploykit.graph.score_kinds import KINDS
 from deploykit.json_file import table, text, whole
 from deploykit.model import Precision
 from deploykit.preprocess import Preprocess
+from deploykit.printable import printable_name
 from deploykit.report.json import (
     skipped_from_dict,
     skipped_to_dict,
@@ -138,6 +139,12 @@ class Bundle:
     companions: tuple[BundleFile, ...] = ()
     assumed: bool = False
     made: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: the model and its files."""
+        paths = ", ".join(printable_name(a.path)[-80:] for a in self.artifacts[:6])
+        more = f", ... ({len(self.artifacts)} files)" if len(self.artifacts) > 6 else ""
+        return f"<Bundle of {printable_name(self.name)!r}: {paths}{more}>"
 
     def to_json(self) -> str:
         """The manifest as text; `read_bundle` reads it back."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploykit.preprocess import ContractOrigin, Preprocess
+from deploykit.printable import printable_name
 from deploykit.tensors import Array, Layout, TensorSpec
 
 if TYPE_CHECKING:
@@ -119,6 +120,15 @@ class Model:
     preprocess_origin: ContractOrigin = ContractOrigin.UNKNOWN
     identified: str = ""
     channel_factors: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: name, stage, inputs and outputs."""
+        ends = [
+            ", ".join(f"{printable_name(s.name)[:60]} {s.shape}" for s in specs[:3])
+            for specs in (self.inputs, self.outputs)
+        ]
+        name, arch = printable_name(self.name), printable_name(self.source.arch)[:80]
+        return f"<Model {name!r} ({arch}), {self.stage.value}: {ends[0]} -> {ends[1]}>"
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:

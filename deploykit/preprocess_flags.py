@@ -118,6 +118,26 @@ def read_labels(text: str) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def read_contract(path: Path) -> Preprocess:
+    """The preprocessing contract of a JSON file.
+
+    Raises:
+        ContractError: the file cannot be read, or holds no contract.
+    """
+    from deploykit.json_file import read_json
+
+    try:
+        fields = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ContractError(
+            f"cannot read the preprocessing contract {path}: {error}",
+            expected='JSON, e.g. {"size": [224, 224], "resize": 256}',
+        ) from error
+    if not isinstance(fields, dict):
+        raise ContractError(f"{path} holds no object", expected='{"size": [224, 224], ...}')
+    return Preprocess.from_dict(fields)
+
+
 def _numbers(name: str, text: str) -> float | list[float]:
     try:
         numbers = [float(part) for part in text.split(",")]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from deploykit.confidence import wilson_interval
 from deploykit.errors import (
@@ -15,6 +17,7 @@ from deploykit.errors import (
     UnsupportedOp,
 )
 from deploykit.interface import TensorUse
+from deploykit.printable import printable_name
 from deploykit.runners.base import RunnerInfo
 
 
@@ -245,6 +248,24 @@ class Report:
         """1 if a verdict failed; else 3 if a target refuses the model; else 0."""
         return self.exit_code_with(fail_on_warning=False)
 
+    def __repr__(self) -> str:
+        """One line: what was found, not everything that was measured."""
+        counts = Counter(v.outcome for v in self.verdicts)
+        found = ", ".join(f"{n} {name}" for name, n in counts.items()) or "nothing verified"
+        return f"<Report of {printable_name(self.model)!r}: {found}, {len(self.warnings)} warnings>"
+
+    def _repr_html_(self) -> str:
+        """The verdicts as a table, for notebooks."""
+        from deploykit.report.notebook import report_html
+
+        return report_html(self)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, a row a verdict; MissingDependencyError without pandas."""
+        from deploykit.report.notebook import report_frame
+
+        return report_frame(self)
+
     def exit_code_with(self, *, fail_on_warning: bool) -> int:
         """`exit_code`; a warning counts as a failure if that is asked for."""
         if not self.passed or (fail_on_warning and self.warned):
@@ -346,6 +367,23 @@ class AccuracyTable:
         """Whether the reference names hardly more images rightly than guessing would."""
         row = self.reference
         return row is not None and is_near_chance(row.top1, row.total, self.classes)
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        from deploykit.report.notebook import accuracy_html
+
+        return accuracy_html(self)
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame; raises MissingDependencyError where pandas is not installed."""
+        from deploykit.report.notebook import accuracy_frame
+
+        return accuracy_frame(self)
+
+    def __repr__(self) -> str:
+        """One line: top-1 of each row."""
+        rows = ", ".join(f"{printable_name(r.what)[-60:]} {r.top1:.2%}" for r in self.rows[:8])
+        return f"<AccuracyTable, {len(self.rows)} rows, {self.classes} classes: {rows}>"
 
     def exit_code_with(self, *, fail_on_warning: bool) -> int:
         """1 if an agreement fails, or is a warning and that is asked for; else 0."""

@@ -14,7 +14,8 @@ import deploykit
 from deploykit.calibration import collect
 from deploykit.cli import main
 from deploykit.errors import UserError
-from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.convert import convert
+from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
 from deploykit.model import Model
 

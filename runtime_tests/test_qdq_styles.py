@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 import deploykit
-from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.convert import convert
+from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
 from deploykit.graph.qdq import fold_qdq
 from deploykit.graph.read_qdq import data_inputs

@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 import deploykit
-from deploykit.flow.convert import ConversionResult, convert
+from deploykit.flow.convert import convert
+from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
 from deploykit_testing.reported_files import (
     batch_of_two,

@@ -26,7 +26,15 @@ import numpy as np
 from deploykit.array_file import map_npy, open_npz
 from deploykit.calibration.data import CalibrationData, array_reader, check_contract
 from deploykit.calibration.image_folder import IMAGE_SUFFIXES, open_image, spread
+from deploykit.calibration.python_data import (
+    array_of,
+    gives_batches,
+    is_array,
+    samples_of_batches,
+    without_label,
+)
 from deploykit.errors import DataError
+from deploykit.limits import check_samples, current_limits
 from deploykit.preprocess import Preprocess
 from deploykit.tensors import Array, FloatArray, TensorSpec
 
@@ -97,6 +105,7 @@ def samples_as_data(
     samples: Iterable[Sample],
     inputs: Sequence[TensorSpec],
     limit: int | None = None,
+    preprocess: Preprocess | None = None,
 ) -> CalibrationData:
     """Samples from Python as calibration data; case 3.
 
@@ -105,15 +114,24 @@ def samples_as_data(
             samples at equal distances, of another iterable the first ones.
         inputs: The network's inputs.
         limit: At most so many samples; None for all.
+        preprocess: The contract, for images of an array of uint8.
 
     Raises:
         DataError: no sample, or (when it is read) one that lacks an input or has another shape.
     """
+    if is_array(samples) and len(inputs) == 1:
+        return _data_of_given_array(array_of(samples), inputs[0], limit, preprocess)
     # An array and a dataset are sequences too, without saying so.
     indexed = hasattr(samples, "__len__") and hasattr(samples, "__getitem__")
-    held: Any = samples if indexed else list(islice(samples, limit))
+    if gives_batches(samples):
+        held: Any = samples_of_batches(samples, inputs, limit)
+    elif indexed:
+        held = samples
+    else:
+        held = list(islice(samples, limit if limit is not None else current_limits().samples + 1))
     if not len(held):
         raise DataError("the calibration set is empty", expected="at least one sample")
+    check_samples(min(len(held), limit or len(held)), "the calibration set")
     chosen = spread(len(held), limit)
 
     def read(index: int) -> dict[str, FloatArray]:
@@ -122,9 +140,28 @@ def samples_as_data(
     return CalibrationData(f"{len(chosen)} of {len(held)} samples given", len(chosen), read)
 
 
+def _data_of_given_array(
+    array: Array, spec: TensorSpec, limit: int | None, preprocess: Preprocess | None
+) -> CalibrationData:
+    origin = "the array given"
+    if array.dtype not in (np.uint8, np.float32):
+        array = as_float32(array, origin)
+    source = _source_of_array(array, origin, spec, preprocess)
+    if not source.count:
+        raise DataError("the calibration set is empty", expected="at least one sample")
+    chosen = spread(source.count, limit)
+    check_samples(len(chosen), origin)
+    return CalibrationData(
+        f"{len(chosen)} of {source.count} samples given",
+        len(chosen),
+        lambda index: {spec.name: source.read(chosen[index])},
+    )
+
+
 def _read_sample(
     sample: Sample, inputs: Sequence[TensorSpec], number: int
 ) -> dict[str, FloatArray]:
+    sample = without_label(sample)
     if not isinstance(sample, Mapping):
         if len(inputs) != 1:
             raise DataError(
@@ -140,7 +177,7 @@ def _read_sample(
         )
     found = {}
     for spec in inputs:
-        array = np.asarray(sample[spec.name])
+        array = array_of(sample[spec.name])
         if array.shape == (1, *spec.shape[1:]):
             array = array[0]
         if array.shape != spec.shape[1:]:

@@ -63,6 +63,10 @@ class CalibrationTable:
     model_fingerprint: str
     warnings: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        """One line: how many values of how many samples."""
+        return f"<CalibrationTable of {len(self.values)} values, {self.samples} samples>"
+
     def __getitem__(self, name: str) -> ValueStatistics:
         """The statistics of a value.
 

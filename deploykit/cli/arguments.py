@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deploykit.model import Model
-    from deploykit.preprocess import Preprocess
     from deploykit.preprocess_flags import PreprocessChanges
 
 
@@ -153,7 +152,12 @@ def read_preprocess_changes(args: argparse.Namespace) -> PreprocessChanges:
     Raises:
         UserError: a value that cannot be read.
     """
-    from deploykit.preprocess_flags import PreprocessChanges, read_flags, read_labels
+    from deploykit.preprocess_flags import (
+        PreprocessChanges,
+        read_contract,
+        read_flags,
+        read_labels,
+    )
 
     names = ("mean", "std", "resize", "crop", "interpolation", "color")
     fields = read_flags({name: getattr(args, name) for name in names})
@@ -179,28 +183,6 @@ def source_lines(model: Model) -> list[str]:
     if model.preprocess is not None:
         lines.append(f"image: {model.preprocess.describe()}; {model.preprocess_origin.value}")
     return lines
-
-
-def read_contract(path: Path) -> Preprocess:
-    """The preprocessing contract of a JSON file.
-
-    Raises:
-        ContractError: the file cannot be read, or holds no contract.
-    """
-    from deploykit.errors import ContractError
-    from deploykit.json_file import read_json
-    from deploykit.preprocess import Preprocess
-
-    try:
-        fields = read_json(path)
-    except (OSError, ValueError) as error:
-        raise ContractError(
-            f"cannot read the preprocessing contract {path}: {error}",
-            expected='JSON, e.g. {"size": [224, 224], "resize": 256}',
-        ) from error
-    if not isinstance(fields, dict):
-        raise ContractError(f"{path} holds no object", expected='{"size": [224, 224], ...}')
-    return Preprocess.from_dict(fields)
 
 
 def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:

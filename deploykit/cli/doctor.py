@@ -22,6 +22,7 @@ ABILITIES = {
     "tflite": "writes .tflite files and verifies them on LiteRT",
     "coreml": "writes Core ML packages",
     "ncnn": "writes ncnn files and verifies them",
+    "notebook": "gives results as pandas DataFrames",
     "all": "every target, with PyTorch and the architectures",
 }
 _OF_DEVELOPERS = frozenset({"dev", "test"})

@@ -171,7 +171,7 @@ def _given_data(fused: Model, request: ConvertRequest) -> CalibrationData:
     if given is None:
         raise AssertionError("no calibration data were given")
     if not isinstance(given, Path):
-        return samples_as_data(given, fused.inputs, limit)
+        return samples_as_data(given, fused.inputs, limit, fused.preprocess)
     skip = request.skip_unreadable
     if len(fused.inputs) == 1:
         return load_calibration_data(

@@ -8,7 +8,7 @@ golden inputs ─> reference, stages ────────────── 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,7 @@ from deploykit.bundle import (
 )
 from deploykit.errors import UnsupportedModelError, UserError
 from deploykit.flow.calibrate import Calibrator
-from deploykit.flow.class_folders import (
-    ReferenceAccuracy,
-    measure_reference,
-    with_folder_labels,
-)
+from deploykit.flow.class_folders import measure_reference, with_folder_labels
 from deploykit.flow.loading import split_loadable
 from deploykit.flow.make import BuiltArtifact, make_artifacts, needs_table, quantize_stage
 from deploykit.flow.plan import (
@@ -36,6 +32,7 @@ from deploykit.flow.plan import (
     plan_artifacts,
 )
 from deploykit.flow.recall import describe_making
+from deploykit.flow.result import ConversionResult
 from deploykit.graph.score_kinds import score_kinds
 from deploykit.installation import library_versions
 from deploykit.interface import TensorUse, tensor_uses
@@ -48,24 +45,6 @@ from deploykit.verdict import Report, SkippedTarget
 if TYPE_CHECKING:
     from deploykit.calibration.data import CalibrationData
     from deploykit.flow.prove import Proof
-
-
-@dataclass(frozen=True)
-class ConversionResult:
-    """What `convert` made.
-
-    Attributes:
-        folder: The bundle.
-        bundle: Its manifest.
-        report: All verdicts; without any if nothing was verified.
-        reference_accuracy: Top-1 of the float reference on the class folders that calibrated;
-            None without such folders, or if nothing was verified.
-    """
-
-    folder: Path
-    bundle: Bundle
-    report: Report
-    reference_accuracy: ReferenceAccuracy | None = None
 
 
 def convert(
