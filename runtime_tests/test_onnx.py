@@ -15,8 +15,8 @@ from deploykit.calibration import collect
 from deploykit.cli import main
 from deploykit.errors import UserError
 from deploykit.flow.convert import convert
-from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
+from deploykit.flow.result import ConversionResult
 from deploykit.model import Model
 
 pytest.importorskip("torch")

@@ -15,8 +15,8 @@ import deploykit
 from deploykit.calibration.data import sample_as_data
 from deploykit.errors import UserError
 from deploykit.flow.convert import convert
-from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
+from deploykit.flow.result import ConversionResult
 from deploykit.graph.qdq import fold_qdq, has_qdq
 from deploykit.model import Stage
 from deploykit.passes.pipeline import advance

@@ -10,8 +10,8 @@ import pytest
 
 import deploykit
 from deploykit.flow.convert import convert
-from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
+from deploykit.flow.result import ConversionResult
 from deploykit.graph.qdq import fold_qdq
 from deploykit.graph.read_qdq import data_inputs
 from deploykit.model import Model, Precision, Stage

@@ -11,8 +11,8 @@ import pytest
 
 import deploykit
 from deploykit.flow.convert import convert
-from deploykit.flow.result import ConversionResult
 from deploykit.flow.plan import ConvertRequest
+from deploykit.flow.result import ConversionResult
 from deploykit_testing.reported_files import (
     batch_of_two,
     channel_norm,
