@@ -48,6 +48,7 @@ __all__ = [
     "BundleFile",
     "check_replaceable",
     "labels_text",
+    "lost_artifacts",
     "read_bundle",
     "write_bundle",
 ]
@@ -127,6 +128,22 @@ def check_replaceable(folder: Path) -> None:
             expected=f"a folder with nothing but what its {MANIFEST} lists",
             advice="move them elsewhere, or give another folder with --out",
         )
+
+
+def lost_artifacts(folder: Path, kept: Sequence[str]) -> tuple[str, ...]:
+    """Artefacts of the bundle at ``folder`` that one with the paths ``kept`` would not have.
+
+    Args:
+        folder: Where a bundle is about to be written; it need not exist.
+        kept: Paths of its artefacts.
+    """
+    if not (folder / MANIFEST).is_file():
+        return ()
+    try:
+        old = read_bundle(folder)
+    except BundleError:  # a damaged one may be replaced; what it held, nobody can say
+        return ()
+    return tuple(a.path for a in old.artifacts if a.path not in kept)
 
 
 def _foreign_files(folder: Path) -> list[str]:

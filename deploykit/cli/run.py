@@ -57,5 +57,5 @@ def render_runs(runs: tuple[ImageRun, ...]) -> str:
         for one in (r for r in runs if r.image == image):
             kind = f", {one.kind}" if one.kind else ""
             lines.append(f"  {one.path} on {one.runner} ({one.milliseconds:.1f} ms{kind})")
-            lines += [f"    {g.score:10.4f}  {g.label}" for g in one.guesses]
+            lines += [f"    {g.score:10.4g}  {g.label}" for g in one.guesses]
     return "\n".join(lines)

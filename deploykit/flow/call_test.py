@@ -148,6 +148,16 @@ def test_errors_name_arguments_of_python(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "bundle").exists()
 
 
+def test_what_a_conversion_into_a_bundle_drops_is_said(source: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    for precisions in ({"fp32": True}, {"fp32": True}, {"fp16": True}):
+        deploykit.convert(
+            source, to="onnx", out=tmp_path / "b", verify=False, progress=lines.append, **precisions
+        )
+    (said,) = [line for line in lines if line.startswith("replaces")]
+    assert said.endswith("without its classifier.fp32.onnx")
+
+
 @pytest.mark.parametrize(
     ("flag", "argument"),
     [

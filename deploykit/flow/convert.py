@@ -18,6 +18,7 @@ from deploykit.bundle import (
     BundleArtifact,
     check_replaceable,
     labels_text,
+    lost_artifacts,
     refuse_source_inside,
     write_bundle,
 )
@@ -106,6 +107,8 @@ def convert(
     if model.labels is not None:
         files[LABELS] = labels_text(model.labels).encode()
         bundle = replace(bundle, companions=(describe_file(LABELS, files[LABELS]),))
+    if lost := lost_artifacts(folder, [artifact.path for artifact in artifacts]):
+        progress(f"replaces the bundle in {folder}, without its {', '.join(lost)}")
     write_bundle(
         folder, bundle, files, proof.golden if proof else None, table.to_json() if table else None
     )
