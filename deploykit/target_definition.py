@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deploykit.file_layers import CutLayer
 from deploykit.lowering import LoweringTable
 from deploykit.model import Model, Precision
 from deploykit.references import resolve, why_broken
@@ -49,6 +50,8 @@ class TargetDefinition:
         op_profiler: ``function(file, *, runs, timeout_s) -> ProfiledRun``: the runtime's profiler.
         split_finder: ``function(fused, precision) -> tuple[DelegateSplit, ...]``: the ops that the
             runtime's kernel library would leave, in the order of the artefact.
+        layer_cutter: ``function(path) -> tuple[CutLayer, ...]``: the layers of a file, each as a
+            file of its own, for ``bisect``.
         runners: The runtimes that run its artefacts; the first is the one users' phones have.
         options: What ``--option TARGET.NAME=VALUE`` may say.
         preferred: What is written where the user names no precision; None for fp32, or the first
@@ -67,6 +70,7 @@ class TargetDefinition:
     file_measurer: str = ""
     op_profiler: str = ""
     split_finder: str = ""
+    layer_cutter: str = ""
     runners: tuple[RunnerDefinition, ...] = ()
     options: tuple[TargetOption, ...] = ()
     preferred: Precision | None = None
@@ -91,6 +95,7 @@ class TargetDefinition:
         yield from (self.writer, self.lowering_table, self.recognizer, self.inspector)
         yield from (self.quantization, self.request_check)
         yield from (self.file_measurer, self.op_profiler, self.split_finder)
+        yield self.layer_cutter
         for runner in self.runners:
             yield from (runner.backend, runner.probe)
 
@@ -177,4 +182,9 @@ class TargetDefinition:
         found: tuple[DelegateSplit, ...] = ()
         if self.split_finder:
             found = resolve(self.split_finder)(fused, precision)
+        return found
+
+    def cut_layers(self, path: Path) -> tuple[CutLayer, ...]:
+        """The layers of a file; of a target with a ``layer_cutter``."""
+        found: tuple[CutLayer, ...] = resolve(self.layer_cutter)(path)
         return found

@@ -77,6 +77,7 @@ TARGET = TargetDefinition(
     recognizer="deploykit_ncnn.read_files:is_param",
     inspector="deploykit_ncnn.inspect_files:inspect_files",
     quantization="deploykit_ncnn.target:choose_policy",
+    layer_cutter="deploykit_ncnn.cut_layers:cut_layers",
     options=OPTIONS,
     runners=(*_RUNNERS, _OLD, *(on_arm64(r) for r in _RUNNERS if not r.probe)),
 )

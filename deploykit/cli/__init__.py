@@ -23,6 +23,7 @@ from deploykit.own_process import claim_process
 #: Subcommand → (module, what it does).
 COMMANDS = {
     "convert": ("deploykit.cli.convert", "take a model to a bundle of verified artefacts"),
+    "bisect": ("deploykit.cli.bisect", "find the first layer that a runtime computes wrongly"),
     "verify": ("deploykit.cli.verify", "verify a bundle again on this machine's runtimes"),
     "evaluate": ("deploykit.cli.evaluate", "top-1 of every artefact of a bundle on labelled data"),
     "reproduce": ("deploykit.cli.reproduce", "make a bundle again from its source, and compare"),
