@@ -43,8 +43,9 @@ _ADVICE = {
         "passes, it is this runtime's kernels"
     ),
     Question.QUANTIZATION: (
-        "run again with --layers to see where the noise enters; calibrate with more data that is "
-        "like what the model will see; or keep a higher precision"
+        "deploykit analyze MODEL, with the same --calibrate, says which layers lose how much, and "
+        "what to keep in floats (--keep-float); calibrate with more data that is like what the "
+        "model will see; or keep a higher precision"
     ),
 }
 

@@ -142,9 +142,10 @@ def test_failures_are_spelled_out_with_what_to_do() -> None:
             "diverges names the layer; if another runner passes, it is this runtime's kernels"
         ),
         (
-            "  what to do about quantization noise: run again with --layers to see where the noise "
-            "enters; calibrate with more data that is like what the model will see; or keep a "
-            "higher precision"
+            "  what to do about quantization noise: deploykit analyze MODEL, with the same "
+            "--calibrate, says which layers lose how much, and what to keep in floats "
+            "(--keep-float); calibrate with more data that is like what the model will see; or "
+            "keep a higher precision"
         ),
         "",
         "warning: 3 samples only",
