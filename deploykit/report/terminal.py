@@ -14,6 +14,7 @@ from deploykit.report.figures import (
     format_figure,
     or_infinite,
 )
+from deploykit.report.machines import machine_lines
 from deploykit.report.verdict_table import aligned, noise_limits, render_verdicts
 from deploykit.runners.base import RunnerInfo
 from deploykit.verdict import Check, LayerRow, Question, Report, SkippedTarget, StageRow, Verdict
@@ -70,6 +71,8 @@ def render_report(
     lines += render_verdicts(report.verdicts, report.skipped, width=width, color=color)
     below: list[str] = []
     below += noise_limits(report.verdicts)
+    if parting := machine_lines(report.verdicts):
+        below += ["", *parting]
     if machines := _machines(report.verdicts):
         below += ["", *machines]
     for verdict in report.verdicts:
