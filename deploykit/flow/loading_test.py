@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 import deploykit
 from deploykit.bundle import read_bundle
 from deploykit.errors import UnsupportedModelError
-from deploykit.model import Model
+from deploykit.flow.loading import split_loadable
+from deploykit.flow.make import BuiltArtifact
+from deploykit.model import Model, Precision
 from deploykit.target import Artifact, ArtifactRequest
+from deploykit.verdict import Verdict
 from deploykit_testing.graphs import as_model, parse
 
 TEXT = "g (float[1,2,4,4] x) => (float[1,2,4,4] y) { y = Relu(x) }"
@@ -44,6 +49,30 @@ def test_what_does_not_load_is_not_written(
     assert (entry.target, entry.refused) == ("onnx", True)
     assert "does not load it, so it is not written" in entry.reason
     assert not list((tmp_path / "b").glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("runners", "kept"),
+    [
+        (("onnxruntime-old",), True),
+        (("onnxruntime-optimized",), False),
+        (("onnxruntime-optimized", "onnxruntime-old"), False),
+    ],
+)
+def test_a_runner_on_request_does_not_decide_what_is_written(
+    runners: tuple[str, ...], kept: bool
+) -> None:
+    artifact = SimpleNamespace(target="onnx", precision=Precision.FP32)
+    item = cast("BuiltArtifact", SimpleNamespace(path="m.onnx", artifact=artifact))
+    verdicts = [
+        Verdict("onnx", "fp32", "m.onnx", name, None, (), 0, "it refuses the file")
+        for name in runners
+    ]
+    if kept:
+        assert split_loadable([item], {"m.onnx": verdicts}) == ([item], [])
+        return
+    with pytest.raises(UnsupportedModelError, match="it refuses the file"):
+        split_loadable([item], {"m.onnx": verdicts})
 
 
 def test_where_nothing_loads_nothing_is_written(
