@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from deploykit.cli.arguments import (
     source_lines,
     terminal_width,
 )
+from deploykit.cli.progress import shown_progress
 from deploykit.target_options import DEFAULT_TARGET
 
 if TYPE_CHECKING:
@@ -193,10 +193,6 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.report.terminal import render_layers, render_report, tensor_lines
     from deploykit.target_options import parse_target_options
 
-    def progress(line: str) -> None:
-        if not args.quiet:
-            print(f"  {line}", file=sys.stderr, flush=True)
-
     request = ConvertRequest(
         targets=tuple(t for t in args.to.split(",") if t),
         precisions=tuple(args.precisions or ()),
@@ -221,10 +217,11 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
     )
     check_before_loading(Path(args.model), request)
-    model = load_source(args)
-    for line in source_lines(model):
-        progress(line)
-    result = convert(model, request, progress=progress)
+    with shown_progress(quiet=args.quiet) as progress:
+        model = load_source(args)
+        for line in source_lines(model):
+            progress(line)
+        result = convert(model, request, progress=progress)
     report = result.report
     if args.json:
         print(report_to_json(report))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from deploykit.cli.arguments import (
@@ -15,6 +14,7 @@ from deploykit.cli.arguments import (
     terminal_width,
     thread_count,
 )
+from deploykit.cli.progress import shown_progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,21 +53,18 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.flow.evaluate import evaluate
     from deploykit.report.accuracy_views import accuracy_to_json, render_accuracy
 
-    def progress(line: str) -> None:
-        if not args.quiet:
-            print(f"  {line}", file=sys.stderr, flush=True)
-
-    table = evaluate(
-        args.bundle,
-        args.data,
-        source=args.source,
-        **remembered_arguments(args),
-        samples=args.samples,
-        runners=args.runner,
-        threads=args.threads,
-        timeout_s=args.timeout,
-        progress=progress,
-    )
+    with shown_progress(quiet=args.quiet) as progress:
+        table = evaluate(
+            args.bundle,
+            args.data,
+            source=args.source,
+            **remembered_arguments(args),
+            samples=args.samples,
+            runners=args.runner,
+            threads=args.threads,
+            timeout_s=args.timeout,
+            progress=progress,
+        )
     text = accuracy_to_json(table) if args.json else render_accuracy(table, width=terminal_width())
     print(text)
     return table.exit_code_with(fail_on_warning=args.fail_on == "warning")

@@ -59,6 +59,10 @@ class _Stream(io.TextIOWrapper):
         super().write(shown)
         return len(text)
 
+    def control(self, sequence: str, /) -> None:
+        """Steer the terminal: for constants of ours, never for text that came in."""
+        super().write(sequence)
+
 
 def prepare_streams() -> None:
     """Replace ``sys.stdout`` and ``sys.stderr`` of this process."""
