@@ -17,6 +17,7 @@ from deploykit.cli.arguments import (
     terminal_width,
 )
 from deploykit.cli.progress import shown_progress
+from deploykit.cli.view_files import add_view_arguments, check_view_files, write_view_files
 from deploykit.target_options import DEFAULT_TARGET
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_target_options(parser)
     add_calibration_arguments(parser)
     add_verdict_arguments(parser)
+    add_view_arguments(parser)
     parser.add_argument(
         "--keep-stages",
         action="store_true",
@@ -216,6 +218,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         timeout_s=args.timeout,
     )
+    check_view_files(args)
     check_before_loading(Path(args.model), request)
     with shown_progress(quiet=args.quiet) as progress:
         model = load_source(args)
@@ -238,6 +241,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"wrote {result.folder / artifact.path} ({artifact.bytes:,} bytes)")
         if not report.verdicts:
             print("not verified (--no-verify)")
+    write_view_files(args, report, result.folder)
     return report.exit_code_with(fail_on_warning=args.fail_on == "warning")
 
 

@@ -15,6 +15,7 @@ from deploykit.cli.arguments import (
     thread_count,
 )
 from deploykit.cli.progress import shown_progress
+from deploykit.cli.view_files import add_view_arguments, check_view_files, write_view_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=seconds, default=600.0, metavar="S", help="time limit of each runtime"
     )
     add_fail_on(parser)
+    add_view_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
 
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from deploykit.flow.evaluate import evaluate
     from deploykit.report.accuracy_views import accuracy_to_json, render_accuracy
 
+    check_view_files(args)
     with shown_progress(quiet=args.quiet) as progress:
         table = evaluate(
             args.bundle,
@@ -67,4 +70,5 @@ def run(args: argparse.Namespace) -> int:
         )
     text = accuracy_to_json(table) if args.json else render_accuracy(table, width=terminal_width())
     print(text)
+    write_view_files(args, table, args.bundle)
     return table.exit_code_with(fail_on_warning=args.fail_on == "warning")

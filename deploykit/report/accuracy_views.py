@@ -21,9 +21,8 @@ def accuracy_to_json(table: AccuracyTable) -> str:
 
 def render_accuracy(table: AccuracyTable, *, width: int | None = None) -> str:
     """As a table for a terminal, without precision and size where it is narrow."""
-    reference, verified = table.reference, any(row.outcome for row in table.rows)
-    header = (*_HEADER, "verdict") if verified else _HEADER
-    rows = [_cells(row, reference, verified=verified) for row in table.rows]
+    reference = table.reference
+    header, rows = accuracy_rows(table)
     lines = aligned([header, *rows])
     if width is not None and max(map(len, lines)) > width:
         lines = aligned([_narrow(cells) for cells in (header, *rows)])
@@ -42,6 +41,13 @@ def render_accuracy(table: AccuracyTable, *, width: int | None = None) -> str:
             "preprocessing or the order of the labels another? Agreement is not verified"
         )
     return "\n".join(lines)
+
+
+def accuracy_rows(table: AccuracyTable) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows; with a column of verdicts if there are any."""
+    reference, verified = table.reference, any(row.outcome for row in table.rows)
+    header = (*_HEADER, "verdict") if verified else _HEADER
+    return header, [_cells(row, reference, verified=verified) for row in table.rows]
 
 
 def _cells(row: AccuracyRow, reference: AccuracyRow | None, *, verified: bool) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ p { margin: 4px 0 12px; max-width: 84ch; }
 .tiles span { color: var(--quiet); font-size: 13px; }
 .scroll { overflow: auto; border: 1px solid var(--rule); border-radius: 8px; }
 .tall { max-height: 560px; }
+.lines { margin: 8px 0; padding: 8px 12px; font-size: 12.5px; }
 .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: 12.5px; white-space: nowrap; }
 th, td { padding: 5px 8px; text-align: right; font-variant-numeric: tabular-nums;

@@ -73,11 +73,11 @@ def render_report(
     below += noise_limits(report.verdicts)
     if parting := machine_lines(report.verdicts):
         below += ["", *parting]
-    if machines := _machines(report.verdicts):
+    if machines := runner_lines(report.verdicts):
         below += ["", *machines]
     for verdict in report.verdicts:
         if verbose or not verdict.passed or verdict.warned:
-            below += ["", *_details(verdict, verbose=verbose)]
+            below += ["", *verdict_details(verdict, verbose=verbose)]
     if report.tensors:
         below += ["", *tensor_lines(report.tensors)]
     if report.stages:
@@ -161,7 +161,7 @@ def _skipped(entries: Iterable[SkippedTarget]) -> list[str]:
     return lines
 
 
-def _machines(verdicts: Sequence[Verdict]) -> list[str]:
+def runner_lines(verdicts: Sequence[Verdict]) -> list[str]:
     """What ran, on which CPU, and how it took each artefact."""
     lines: list[str] = []
     told: dict[str, list[str]] = {}
@@ -183,7 +183,8 @@ def _format_runner(info: RunnerInfo) -> str:
     return f"{info.name}: {info.runtime} {info.version}, {info.kernels}, {threads}"
 
 
-def _details(verdict: Verdict, *, verbose: bool) -> list[str]:
+def verdict_details(verdict: Verdict, *, verbose: bool = False) -> list[str]:
+    """A verdict in words: its failed and warning checks (or every one), and what to do."""
     name = f"{verdict.target} {verdict.precision} on {verdict.runner_name}"
     lines = [f"{verdict.outcome.upper()} {name} ({verdict.path})"]
     if verdict.error:

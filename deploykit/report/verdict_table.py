@@ -18,7 +18,7 @@ from deploykit.report.figures import (
     format_figure,
     or_infinite,
 )
-from deploykit.verdict import Check, Question, SkippedTarget, Verdict
+from deploykit.verdict import Check, Question, Report, SkippedTarget, Verdict
 
 _WIDE = (
     "target",
@@ -79,6 +79,11 @@ def render_verdicts(
         if width is None or max(map(len, lines)) <= width:
             return aligned([header, *map(_painted, rows)]) if color else lines
     return _narrow(verdicts, refused, color=color)
+
+
+def verdict_rows(report: Report) -> tuple[Row, list[Row]]:
+    """Header and rows of the whole table, a row for each verdict and each refusal."""
+    return _wide(report.verdicts, [entry for entry in report.skipped if entry.refused])
 
 
 def aligned(rows: Sequence[Row]) -> list[str]:
