@@ -10,6 +10,7 @@ Every node meets the rule of its op once, in the graph's order; the rules stand 
 6. `canonicalize_gather`: Gather, GatherND.
 7. `canonicalize_resize`: Resize.
 8. `canonicalize_normalization`: LayerNormalization and its kin, norms.
+9. `canonicalize_selection`: Where, CastLike.
 
 A node of another op stays: the note says so, and a target that cannot lower it lists it together
 with all others. Shapes are known here, so each rule computes with numbers.
@@ -30,6 +31,7 @@ from deploykit.passes import (
     canonicalize_normalization,
     canonicalize_pools,
     canonicalize_resize,
+    canonicalize_selection,
     canonicalize_shapes,
 )
 from deploykit.passes.base import Findings, Pass, PassResult
@@ -47,6 +49,7 @@ FAMILIES = (
     canonicalize_normalization,
     canonicalize_pools,
     canonicalize_resize,
+    canonicalize_selection,
     canonicalize_shapes,
 )
 
