@@ -20,6 +20,7 @@ from typing import Any
 
 from deploykit.errors import SourceError
 from deploykit.sources.options import LoadOptions
+from deploykit.sources.keras_weights import check_keras_weights
 from deploykit.sources.saved_model_scan import check_saved_model
 
 #: What TensorFlow calls the signature that is meant for inference.
@@ -92,6 +93,8 @@ def _open_keras(path: Path, options: LoadOptions) -> _Signature:
     import keras
     import tensorflow as tf
 
+    if not options.trust_code:
+        check_keras_weights(path)
     try:
         with _working_folder_importable(enabled=options.trust_code):
             model = keras.saving.load_model(path, compile=False, safe_mode=not options.trust_code)
