@@ -104,7 +104,7 @@ def _calibration(folder: Path, scratch: Path, number: int) -> int:
 def _preprocess(folder: Path, scratch: Path, number: int) -> int:
     import numpy as np
 
-    from deploykit.cli.arguments import read_contract
+    from deploykit.preprocess_flags import read_contract
 
     contract = read_contract(_only(folder))
     if max(contract.size) <= 512:
