@@ -42,7 +42,7 @@ def check_keras_weights(path: Path) -> None:
             f"the weights of {path} refer to other files ({', '.join(found[:4])}{more}); they were "
             "not loaded",
             expected="weights that lie in the file itself",
-            advice="save the model again with model.save(); or --trust-code, if you made it yourself",
+            advice="save it again with model.save(); or --trust-code, if you made it yourself",
         )
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from deploykit.errors import SourceError
-from deploykit.sources.options import LoadOptions
 from deploykit.sources.keras_weights import check_keras_weights
+from deploykit.sources.options import LoadOptions
 from deploykit.sources.saved_model_scan import check_saved_model
 
 #: What TensorFlow calls the signature that is meant for inference.
