@@ -18,7 +18,8 @@ test: $(STAMP) check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q --hypothesis-profile=repeatable
 
 test-tensorflow: $(VENV)-tensorflow/.installed
-	$(VENV)-tensorflow/bin/python -m pytest -q runtime_tests/test_tensorflow.py
+	$(VENV)-tensorflow/bin/python -m pytest -q runtime_tests/test_tensorflow.py \
+		deploykit/sources/keras_weights_test.py
 
 check: lint types
 
