@@ -61,8 +61,8 @@ def folder_classes(model: Model, request: ConvertRequest) -> tuple[str, ...]:
     """Names of the class folders that fit a classifier; empty where none do.
 
     Args:
-        model: Any stage. Its labels, if it has any, must have the name of every folder; if it has
-            none, there must be a folder for each of its classes.
+        model: The fused stage, whose shapes are known. Its labels, if it has any, must have the
+            name of every folder; if it has none, there must be a folder for each of its classes.
         request: Whose calibration data may be class folders.
     """
     from deploykit.accuracy.labelled_files import class_folders
@@ -96,12 +96,13 @@ def with_folder_labels(
 
 
 def measure_reference(
-    model: Model, request: ConvertRequest, progress: Callable[[str], None]
+    model: Model, fused: Model, request: ConvertRequest, progress: Callable[[str], None]
 ) -> ReferenceAccuracy | None:
     """Measure the float reference's top-1 on the class folders that calibrate; None without any.
 
     Args:
         model: The exported stage, with labels (`with_folder_labels`).
+        fused: Its fused stage, whose shapes are known.
         request: Whose calibration data may be class folders.
         progress: Called with one line. Images that cannot be read, which calibration has told of,
             do not count.
@@ -116,7 +117,7 @@ def measure_reference(
     from deploykit.tensors import FloatArray
 
     folder = request.calibration
-    if not folder_classes(model, request) or not isinstance(folder, Path):
+    if not folder_classes(fused, request) or not isinstance(folder, Path):
         return None
     if model.preprocess is None:
         raise AssertionError("a model without a contract was let through")
@@ -126,7 +127,7 @@ def measure_reference(
         return None
     files = tuple(images.files[index] for index in good)
     images = replace(images, files=files, labels=images.labels[np.array(good)])
-    spec, result = model.inputs[0], model.outputs[0]
+    spec, result = fused.inputs[0], fused.outputs[0]
     with opened_reference(
         model, batch=spec.shape[0], threads=request.threads, timeout_s=request.timeout_s
     ) as runner:

@@ -51,7 +51,7 @@ def test_folders_in_order_are_labels_and_a_wrong_order_is_warned_of(
     labelled = with_folder_labels(model, request_of_folders, lines.append)
     assert labelled.labels == ("blue", "green", "red")
     assert "0 blue, 1 green, 2 red" in lines[0]
-    found = measure_reference(labelled, request_of_folders, lines.append)
+    found = measure_reference(labelled, labelled, request_of_folders, lines.append)
     assert found is not None
     assert (found.correct, found.total) == (8, 24)
     assert "8 of 24 images" in found.warning
@@ -65,7 +65,7 @@ def test_a_network_that_knows_them_is_not_warned_of_and_unreadable_images_do_not
     model = replace(model, labels=("red", "green", "blue"))
     lines: list[str] = []
     assert with_folder_labels(model, request_of_folders, lines.append) is model
-    found = measure_reference(model, request_of_folders, lines.append)
+    found = measure_reference(model, model, request_of_folders, lines.append)
     assert found is not None
     assert (found.correct, found.total) == (24, 24)
     assert not found.warning

@@ -75,9 +75,10 @@ def convert(
     folder = request.out if request.out is not None else Path(model.name)
     refuse_source_inside(folder, model.source.path)
     check_replaceable(folder)
-    model = with_folder_labels(model, request, progress)
     fused = advance(model, Stage.FUSED)
     progress(f"fused: {len(fused.graph.graph)} nodes")
+    fused = with_folder_labels(fused, request, progress)
+    model = replace(model, labels=fused.labels)
     _check_quantized_source(fused, plan)
     _check_kept(fused, plan, request)
     plan, uncalibrated = _without_calibration(fused, plan, request)
@@ -86,7 +87,7 @@ def convert(
     made, refused = make_artifacts(fused, plan, request, calibrator.calibrate, progress)
     table = calibrator.result.table if calibrator.result else None
     skipped += refused
-    accuracy = measure_reference(model, request, progress) if request.verify else None
+    accuracy = measure_reference(model, fused, request, progress) if request.verify else None
     proof = _prove(model, fused, made, runners, request, calibrator.verified, progress)
     made, unproven = _split_proven(made, proof)
     skipped += unproven
