@@ -170,6 +170,17 @@ def test_matmul_with_a_constant(constant: tuple[int, ...], tmp_path: Path) -> No
     assert written.types["InnerProduct"] == (len(constant) == 2)
 
 
+@pytest.mark.parametrize("then", ["", "z = Relu(y)"])
+@pytest.mark.parametrize("shape", ["1,3,5,6", "1,2,3,5,6"])
+def test_linear_layer_on_maps_of_channels_last(shape: str, then: str, tmp_path: Path) -> None:
+    body = f"y = MatMul(a, c) {then}"
+    output = "z" if then else "y"
+    model = stage_of(body, f"float[{shape}] a", output, {"c": normal(6, 7)})
+    types = assert_float_parity(tmp_path, model).types
+    assert types["InnerProduct"] == 1
+    assert types["Reshape"] == 2
+
+
 @pytest.mark.parametrize(
     "target", [(1, 192), (1, 8, 24), (1, 2, 2, 48), (1, 2, 3, 4, 8), (1, 4, 48), (1, 1, 1, 192)]
 )

@@ -24,6 +24,7 @@ from deploykit.passes.fuse_channel_shuffle import FuseChannelShuffle
 from deploykit.passes.fuse_concat_shuffle_split import FuseConcatShuffleSplit
 from deploykit.passes.infer_shapes import InferShapes
 from deploykit.passes.inline_functions import InlineFunctions
+from deploykit.passes.keep_batch_axis import KeepBatchAxis
 from deploykit.passes.lift_one_dimension import LiftOneDimension
 from deploykit.passes.remove_unused import RemoveUnused
 from deploykit.passes.simplify_onnx import SimplifyOnnx
@@ -55,6 +56,7 @@ def fuse_passes() -> tuple[Pass, ...]:
         LiftOneDimension(),
         Canonicalize(),
         SinkTransposes(),
+        KeepBatchAxis(),
         EliminateIdentities(),
         RemoveUnused(),  # readers that are dead would stand in the way of folding
         FoldPad(),
